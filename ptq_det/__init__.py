@@ -1,0 +1,18 @@
+"""Pruning ternary quantization (PTQ) for Detectron2."""
+
+try:
+    import detectron2  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "ptq_det is a plugin of Detectron2, which is not installed. Install it with\n"
+        "  pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'\n"
+        "or, where only PyPI can be reached, with `make venv` in a clone of ptq_det."
+    ) from error
+
+from .config import add_ternary_config
+from .convert import ternarize
+from .engine.hooks import PTQHook
+from .engine.trainer import TernaryTrainer
+
+__all__ = ["PTQHook", "TernaryTrainer", "add_ternary_config", "ternarize"]
+__version__ = "0.1.0"

@@ -1,0 +1,74 @@
+"""The config node ``TERNARY``."""
+
+from detectron2.config import CfgNode as CN
+
+__all__ = ["add_ternary_config"]
+
+
+def add_ternary_config(cfg: CN) -> None:
+    """Add the node ``cfg.TERNARY`` with its defaults; leave every other key as it is.
+
+    Values are checked when the model is built, by
+    :meth:`ptq_det.settings.TernarySettings.from_cfg`.
+
+    Args:
+        cfg: a Detectron2 config, changed in place. A node that is there already is kept.
+    """
+    if "TERNARY" in cfg:
+        return
+    cfg.TERNARY = CN()
+
+    # Make the whole model ternary. The ternary builders (e.g. "TernaryStandardROIHeads") do the
+    # same part by part and do not look at this key.
+    cfg.TERNARY.ENABLED = False
+
+    # "PTQ" (pruning ternary quantization), or a baseline: "TWN", "TTQ".
+    cfg.TERNARY.QUANTIZER = "PTQ"
+
+    # Target fraction of zeros among the codes, in [0, 1). PTQ only: the threshold of TWN and TTQ
+    # follows from their papers, and so does their sparsity.
+    cfg.TERNARY.SPARSITY = 0.8
+
+    # Pairs of (name pattern, sparsity); the last pattern that matches a layer's name wins.
+    # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res2.*", 0.6]]
+    cfg.TERNARY.SPARSITY_OVERRIDES = []
+
+    # Layers whose name matches one of these patterns (fnmatch) stay in float.
+    cfg.TERNARY.SKIP = [
+        "*stem.*",  # the first convolution sees three channels of pixels
+        "*rpn_head.objectness_logits",
+        "*rpn_head.anchor_deltas",
+        "*box_predictor*",
+        "*mask_head.predictor",
+        "*keypoint_head.score_lowres",
+        "head.cls_score",  # RetinaNet
+        "head.bbox_pred",
+    ]
+
+    # Group of weights that the L2 projection acts on and that shares a scale: "filter" (one
+    # output channel) or "layer". PTQ only; TWN and TTQ have one group a layer.
+    cfg.TERNARY.NORMALIZE = "filter"
+
+    # Scale of a group with codes t and latent weights w: "mean" of |w| over t != 0 (least
+    # squares), "norm" (||w|| / sqrt(||t||_0), keeps the group's length) or "learned" (a parameter
+    # that starts at the mean). PTQ only.
+    cfg.TERNARY.SCALE = "mean"
+
+    # Where the pruning threshold is taken: over each "layer", or over the whole "network", which
+    # lets layers differ in sparsity around the target. PTQ only.
+    cfg.TERNARY.THRESHOLD = "layer"
+
+    # Refined straight-through estimator: strength of the decay added to the latent weights'
+    # gradient, and what they decay toward: "codes" (their own ternary value) or "zero".
+    cfg.TERNARY.DECAY = 0.0
+    cfg.TERNARY.DECAY_TOWARD = "codes"
+
+    # Stages, as fractions of SOLVER.MAX_ITER. The pruning ratio rises from 0 to the target
+    # between iteration 0 and PRUNE_END (weights that survive are still float), weights are ternary
+    # from there on, and the codes are frozen from FREEZE_START to the end (only scales, biases and
+    # norms move). 0 leaves the pruning stage out, 1 the frozen one.
+    cfg.TERNARY.PRUNE_END = 0.4
+    cfg.TERNARY.FREEZE_START = 0.9
+
+    # Refuse to train or evaluate when a ternary layer's weights were not loaded.
+    cfg.TERNARY.REQUIRE_TRAINED = True

@@ -1,0 +1,7 @@
+"""Data sets: the built-in one, and one's own in COCO format."""
+
+import os
+
+from .coco_folders import register_coco_folders
+
+register_coco_folders(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

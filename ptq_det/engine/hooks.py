@@ -1,0 +1,118 @@
+"""The hook that takes the weights from float to ternary during fine-tuning."""
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ..convert import check_trained, ternarize, ternary_layers
+from ..errors import InputError
+from ..schedule import Stage, pruning_ratio, stage_at
+from ..settings import TernarySettings
+from ..statistics import TernaryStatistics
+
+__all__ = ["PTQHook"]
+
+
+class PTQHook(HookBase):
+    """Drives the stages prune → ternary → frozen codes, and logs how ternary the model is.
+
+    Works with any trainer of Detectron2. All it does to weights happens before a step and is a
+    function of the iteration and the weights, so it may be registered anywhere, needs no state in
+    a checkpoint, and processes agree without a broadcast. ``TernaryTrainer`` places it before the
+    hooks that save and evaluate.
+
+    Scalars in the event storage: ``ternary/sparsity``, ``ternary/bits_per_weight`` (entropy),
+    ``ternary/discrepancy`` (‖w − ŵ‖ / ‖w‖) and ``ternary/sign_flips`` (fraction of codes that
+    changed since they were last logged).
+
+    Args:
+        cfg: full config. A model without ternary layers is ternarized before training.
+        period: iterations between two measurements, as often as Detectron2 writes its metrics.
+    """
+
+    def __init__(self, cfg: CfgNode, period: int = 20):
+        self.cfg = cfg
+        self.settings = TernarySettings.from_cfg(cfg)
+        self.period = period
+        self._codes = None
+        self._stage = None
+        self._logger = logging.getLogger("ptq_det")
+
+    def before_train(self):
+        if not ternary_layers(self.trainer.model):
+            self._ternarize_loaded_model()
+        check_trained(self.trainer.model, self.cfg)
+        self._layers = ternary_layers(self.trainer.model)
+        self._refuse_unoptimized()
+
+    def before_step(self):
+        settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter
+        stage = stage_at(iteration, max_iter, settings.prune_end, settings.freeze_start)
+        ratio = pruning_ratio(iteration, max_iter, settings.prune_end)
+        loss_scale = self._loss_scale()
+        for layer in self._layers.values():
+            layer.ternary.stage = stage
+            layer.ternary.ratio = ratio
+            layer.ternary.decay.loss_scale = loss_scale
+            layer.ternary.cache.clear()
+        if stage is not self._stage:
+            self._enter(stage)
+
+    def after_step(self):
+        next_iter = self.trainer.iter + 1
+        if comm.is_main_process() and (
+            next_iter % self.period == 0 or next_iter == self.trainer.max_iter
+        ):
+            self._log()
+
+    def _enter(self, stage: Stage) -> None:
+        self._stage = stage
+        self._logger.info("Iteration %d: stage %s", self.trainer.iter, stage.value)
+        if stage is not Stage.FROZEN:
+            return
+        for layer in self._layers.values():
+            if layer.snap():
+                # The momentum would move weights apart that now share a scale.
+                self.trainer.optimizer.state.pop(layer.weight, None)
+
+    def _log(self) -> None:
+        measured = TernaryStatistics.of(self._layers, self._codes)
+        self._codes = measured.codes
+        scalars = {
+            name: getattr(measured, name)
+            for name in ("sparsity", "bits_per_weight", "discrepancy", "sign_flips")
+        }
+        for name, value in scalars.items():
+            self.trainer.storage.put_scalar(f"ternary/{name}", value, smoothing_hint=False)
+        self._logger.info(
+            "Iteration %d (%s): %s",
+            self.trainer.iter,
+            self._stage.value,
+            ", ".join(f"{name} {value:.4f}" for name, value in scalars.items()),
+        )
+
+    def _loss_scale(self) -> float:
+        """What mixed precision multiplies the loss by, 1 without it."""
+        inner = getattr(self.trainer, "_trainer", self.trainer)
+        scaler = getattr(inner, "grad_scaler", None)
+        return 1.0 if scaler is None else scaler.get_scale()
+
+    def _ternarize_loaded_model(self) -> None:
+        model = self.trainer.model
+        record = ternarize(getattr(model, "module", model), self.cfg)
+        self._logger.info("%s", record)
+        for layer in ternary_layers(model).values():
+            layer.ternary.loaded = True  # weights came before; which ones, nobody can tell now
+
+    def _refuse_unoptimized(self) -> None:
+        groups = self.trainer.optimizer.param_groups
+        optimized = {id(p) for group in groups for p in group["params"]}
+        for name, layer in self._layers.items():
+            if layer.scale is not None and id(layer.scale) not in optimized:
+                raise InputError(
+                    f"the learned scale of {name} is not in the optimizer, because the model "
+                    "became ternary after the optimizer was built. Use TernaryTrainer or the "
+                    "ternary builders, or a quantizer whose scale is not learned."
+                )

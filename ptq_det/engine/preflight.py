@@ -1,0 +1,87 @@
+"""Checks of what a user names in a config, before any work is done."""
+
+import difflib
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import InputError
+
+__all__ = ["check_config_file", "check_datasets", "check_num_classes", "check_weights"]
+
+
+def check_config_file(path: str) -> None:
+    """Raise :class:`InputError` if the config file is not there."""
+    if not path:
+        raise InputError("no config: name one with --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml")
+    if not PathManager.isfile(path):
+        raise InputError(f"config file {path!r} not found (from folder {os.getcwd()!r})")
+
+
+def check_datasets(names) -> None:
+    """Raise :class:`InputError` if a data set is not registered or its files are not there."""
+    root = os.getenv("DETECTRON2_DATASETS", "datasets")
+    place = (
+        f"DETECTRON2_DATASETS is {root!r}"
+        if "DETECTRON2_DATASETS" in os.environ
+        else "DETECTRON2_DATASETS is not set, so ./datasets is searched"
+    )
+    for name in names:
+        if name not in DatasetCatalog:
+            close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise InputError(
+                f"data set {name!r} is not registered.{hint} One's own data in COCO format is found "
+                "as <folder>_<split> under $DETECTRON2_DATASETS/<folder>/annotations/<split>.json "
+                f"with its pictures in <folder>/images ({place})."
+            )
+        metadata = MetadataCatalog.get(name)
+        for key in ("json_file", "image_root"):
+            path = metadata.get(key)
+            if path and not PathManager.exists(path):
+                raise InputError(
+                    f"data set {name!r} needs {path!r}, which is not there. Point "
+                    f"DETECTRON2_DATASETS to the folder that holds your data sets ({place})."
+                )
+
+
+def check_num_classes(cfg: CfgNode, names) -> None:
+    """Raise :class:`InputError` if a data set has another number of classes than the model.
+
+    Only what the config tells is compared: ``MODEL.ROI_HEADS.NUM_CLASSES`` of an R-CNN and
+    ``MODEL.RETINANET.NUM_CLASSES`` of a RetinaNet. Call it after the data sets were loaded.
+    """
+    keys = {
+        "GeneralizedRCNN": ("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        "RetinaNet": ("MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES),
+    }
+    if cfg.MODEL.META_ARCHITECTURE not in keys:
+        return
+    key, expected = keys[cfg.MODEL.META_ARCHITECTURE]
+    for name in names:
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes is not None and len(classes) != expected:
+            raise InputError(
+                f"data set {name!r} has {len(classes)} classes but {key} is {expected}; "
+                f"set {key} {len(classes)}"
+            )
+
+
+def check_weights(path: str) -> None:
+    """Raise :class:`InputError` if the weights file cannot be had; download it where it is a URL."""
+    if not path:
+        return
+    try:
+        local = PathManager.get_local_path(path.split("?")[0])
+    except Exception as error:  # iopath lets through whatever the network library raises
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} could not be downloaded ({error}). Check the network and the "
+            "address, or download the file elsewhere and set MODEL.WEIGHTS to it."
+        ) from error
+    if not os.path.isfile(local):
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} not found (from folder {os.getcwd()!r}). Set MODEL.WEIGHTS to "
+            "a file that exists; the last words of the command override the config."
+        )

@@ -1,0 +1,106 @@
+"""Detectron2's default trainer with ternary weights."""
+
+import logging
+import weakref
+
+import torch
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+
+from ..convert import check_trained, ternarize
+from ..data.loader import build_resumable_train_loader
+from ..settings import TernarySettings
+from .checkpoint import TernaryCheckpointer
+from .evaluation import build_evaluator
+from .hooks import PTQHook
+from .preflight import check_num_classes
+
+__all__ = ["TernaryTrainer"]
+
+_SEED_STRIDE = 1_009  # between the seeds of two iterations; more than any number of ranks
+
+
+class TernaryTrainer(DefaultTrainer):
+    """:class:`DefaultTrainer` that builds, fine-tunes and evaluates a ternary model.
+
+    With ``TERNARY.ENABLED`` the model is ternarized and a :class:`PTQHook` runs before weights
+    are saved or evaluated. Without it this is a float trainer, for the baseline. Runs on CPU in
+    several processes (gloo) too. With ``SEED >= 0`` a stopped run that is resumed ends with the
+    weights of one that was not stopped.
+
+    Args:
+        cfg: the full config, with the node ``TERNARY``.
+
+    Raises:
+        InputError: a value of the config, or what it names, cannot be used.
+    """
+
+    def __init__(self, cfg):
+        super(DefaultTrainer, self).__init__()
+        # The steps are those of DefaultTrainer.__init__, which cannot wrap a model on the CPU for
+        # several processes and does not let its checkpointer be chosen.
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        check_num_classes(cfg, cfg.DATASETS.TRAIN)
+
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        model = create_ddp_model(
+            model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
+        )
+        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = trainer_class(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = TernaryCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg):
+        """Build the model of the config, ternary where ``TERNARY.ENABLED`` says so."""
+        model = build_model(cfg)
+        if cfg.TERNARY.ENABLED:
+            logging.getLogger(__name__).info("%s", ternarize(model, cfg))
+        return model
+
+    def build_hooks(self):
+        """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation."""
+        hooks = super().build_hooks()
+        if TernarySettings.is_ternary_config(self.cfg):
+            after = (PreciseBN, PeriodicCheckpointer, EvalHook)
+            place = next(i for i, hook in enumerate(hooks) if isinstance(hook, after))
+            hooks.insert(place, PTQHook(self.cfg))
+        return hooks
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        """Build a loader that can start at any iteration."""
+        return build_resumable_train_loader(cfg)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        """Build the evaluator that the data set's metadata asks for."""
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    def resume_or_load(self, resume=True):
+        """Load the last checkpoint (``resume``) or ``MODEL.WEIGHTS``, as Detectron2 does.
+
+        Raises:
+            UntrainedLayersError: a ternary layer was not loaded and ``REQUIRE_TRAINED`` is set.
+        """
+        super().resume_or_load(resume=resume)
+        self.data_loader.batch_sampler.start = self.start_iter
+        check_trained(self.model, self.cfg)
+
+    def run_step(self):
+        """Run one iteration, with random numbers that depend on seed and iteration alone."""
+        if self.cfg.SEED >= 0:
+            torch.manual_seed(self.cfg.SEED + self.iter * _SEED_STRIDE + comm.get_rank())
+        super().run_step()

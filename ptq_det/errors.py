@@ -1,0 +1,25 @@
+"""Errors that a user can cause."""
+
+__all__ = ["InputError", "UntrainedLayersError"]
+
+
+class InputError(ValueError):
+    """A config, data set or weights file cannot be used; the message names the cure."""
+
+
+class UntrainedLayersError(InputError):
+    """Layers to be ternarized hold random weights.
+
+    Args:
+        names: the layers' names.
+        weights: the value of ``MODEL.WEIGHTS``.
+    """
+
+    def __init__(self, names: list[str], weights: str):
+        self.names = names
+        super().__init__(
+            f"{len(names)} layers to be ternarized were not loaded from MODEL.WEIGHTS "
+            f"{weights!r}:\n  " + "\n  ".join(names) + "\nTernarizing random weights gives a "
+            "poor model. Give weights that hold these layers (a detector trained in float), "
+            "name the layers in TERNARY.SKIP, or set TERNARY.REQUIRE_TRAINED False."
+        )

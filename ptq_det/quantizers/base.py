@@ -1,0 +1,111 @@
+"""What every quantizer is: codes from weights, and scales from weights and codes.
+
+All functions here take a weight as a matrix of filters, ``(F, N)``: one output channel a row.
+Codes have the values −1, 0, 1 in the weight's floating-point dtype, so that they multiply without
+a conversion. A scale has the shape ``(S, G)``: S is 1, or 2 where positive (row 0) and negative
+(row 1) codes have scales of their own; G is F for a scale a filter, or 1 for a scale a layer.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+__all__ = ["QUANTIZER_REGISTRY", "Quantizer", "dequantize", "group_count", "group_mean", "group_sum", "is_ternary"]
+
+
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """Codes ``(F, N)`` times scale ``(S, G)``: the ternary weight ``(F, N)``."""
+    positive = scale[0].unsqueeze(1)
+    if len(scale) == 1:
+        return codes * positive
+    return codes.clamp(min=0) * positive + codes.clamp(max=0) * scale[1].unsqueeze(1)
+
+
+def _group_sum(values: Tensor, by_filter: bool) -> Tensor:
+    sums = values.sum(1)
+    return sums if by_filter else sums.sum(0, keepdim=True)
+
+
+def group_count(codes: Tensor, by_filter: bool, signs: int) -> Tensor:
+    """Number ``(S, G)`` of nonzero codes that share a scale."""
+    return group_sum(codes, codes, by_filter, signs)
+
+
+def group_sum(values: Tensor, codes: Tensor, by_filter: bool, signs: int) -> Tensor:
+    """Sum ``(S, G)`` of code × value over the codes that share a scale.
+
+    For a gradient as values this is the gradient of the scale (TTQ, arXiv 1612.01064, equation 7).
+    """
+    if signs == 1:
+        return _group_sum(codes * values, by_filter).unsqueeze(0)
+    sides = (codes.clamp(min=0), codes.clamp(max=0))
+    return torch.stack([_group_sum(side * values, by_filter) for side in sides])
+
+
+def group_mean(values: Tensor, codes: Tensor, by_filter: bool, signs: int) -> Tensor:
+    """Mean ``(S, G)`` of code × value over the codes that share a scale; 0 where there is none.
+
+    For latent weights as values this is the mean magnitude of the kept weights, the scale of
+    least squared error (TWN, arXiv 1605.04711, equation 5).
+    """
+    count = group_count(codes, by_filter, signs).clamp(min=1)
+    return group_sum(values, codes, by_filter, signs) / count
+
+
+QUANTIZER_REGISTRY = Registry("QUANTIZER")
+QUANTIZER_REGISTRY.__doc__ = "Quantizers by the value of ``TERNARY.QUANTIZER``."
+
+
+class Quantizer(ABC):
+    """Ternary quantizer of one weight matrix; holds choices, no state.
+
+    Attributes:
+        by_filter: a scale a filter, rather than a scale a layer.
+        signs: 2 where positive and negative codes have scales of their own, else 1.
+        follows_sparsity: the sparsity asked for is what comes out, so it can be raised slowly.
+        learns_scale: the scale is a parameter, started at :meth:`scale`.
+    """
+
+    by_filter: bool = False
+    signs: int = 1
+    follows_sparsity: bool = False
+    learns_scale: bool = False
+
+    @classmethod
+    def from_options(cls, normalize: str, scale: str) -> "Quantizer":
+        """Build one from ``TERNARY.NORMALIZE`` and ``SCALE``, as far as it has the choice."""
+        return cls()
+
+    @abstractmethod
+    def codes(self, weight: Tensor, sparsity: float, threshold: float | None = None) -> Tensor:
+        """Codes ``(F, N)`` of a latent weight ``(F, N)``.
+
+        Args:
+            weight: latent weight, float32 or float64.
+            sparsity: fraction of zeros; used where :attr:`follows_sparsity` is set.
+            threshold: magnitude under which a projected weight becomes 0, in place of the one that
+                ``sparsity`` gives; used where :attr:`follows_sparsity` is set.
+        """
+
+    def scale(self, weight: Tensor, codes: Tensor) -> Tensor:
+        """Scale ``(S, G)`` in closed form: the mean magnitude of the kept weights."""
+        return group_mean(weight, codes, self.by_filter, self.signs)
+
+    def latent_gradient(self, grad: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+        """Gradient of the latent weight, given the ternary weight's: itself (straight through)."""
+        return grad
+
+
+def is_ternary(weight: Tensor, quantizer: Quantizer, tolerance: float = 1e-4) -> bool:
+    """Whether a weight ``(F, N)`` is codes times scale already, to a relative tolerance.
+
+    A weight without any zero is taken for a latent one.
+    """
+    codes = weight.sign()
+    if bool(codes.all()):
+        return weight.numel() == 0
+    scale = group_mean(weight, codes, quantizer.by_filter, quantizer.signs)
+    error = (weight - dequantize(codes, scale)).abs()
+    return bool((error <= tolerance * weight.abs().max()).all())

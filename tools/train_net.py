@@ -1,0 +1,91 @@
+#!/usr/bin/env python
+"""Fine-tunes and evaluates a ternary detector; the options are those of Detectron2's train_net.py."""
+
+import sys
+
+from detectron2.config import get_cfg
+from detectron2.engine import default_argument_parser, default_setup, hooks, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
+
+from ptq_det import TernaryTrainer, add_ternary_config
+from ptq_det.convert import check_trained
+from ptq_det.engine.checkpoint import TernaryCheckpointer
+from ptq_det.engine.evaluation import test_with_augmentation
+from ptq_det.engine.preflight import check_config_file, check_datasets, check_weights
+from ptq_det.errors import InputError
+
+
+def setup(args):
+    """Read the config and check what it names."""
+    check_config_file(args.config_file)
+    cfg = get_cfg()
+    add_ternary_config(cfg)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
+        raise InputError(f"{args.config_file} or an override: {error}") from error
+    check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
+    check_weights(cfg.MODEL.WEIGHTS)
+    cfg.freeze()
+    return cfg
+
+
+def evaluate(cfg, resume):
+    model = TernaryTrainer.build_model(cfg)
+    checkpointer = TernaryCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    check_trained(model, cfg)
+    results = TernaryTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(test_with_augmentation(TernaryTrainer, cfg, model))
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def train(cfg, resume):
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if cfg.TEST.AUG.ENABLED:
+        augmented = lambda: test_with_augmentation(TernaryTrainer, cfg, trainer.model)  # noqa: E731
+        trainer.register_hooks([hooks.EvalHook(0, augmented)])
+    return trainer.train()
+
+
+def run(args, cfg):
+    """What each process does."""
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ptq_det")
+    try:
+        return (evaluate if args.eval_only else train)(cfg, args.resume)
+    except InputError as error:
+        if comm.is_main_process():
+            print(f"\nerror: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def main():
+    args = default_argument_parser().parse_args()
+    try:
+        cfg = setup(args)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    try:
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args, cfg),
+        )
+    except ProcessExitedException as error:  # a worker has said why
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
