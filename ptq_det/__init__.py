@@ -9,6 +9,7 @@ except ImportError as error:
         "or, where only PyPI can be reached, with `make venv` in a clone of ptq_det."
     ) from error
 
+from . import data, modeling  # noqa: F401  (they register with Detectron2)
 from .config import add_ternary_config
 from .convert import ternarize
 from .engine.hooks import PTQHook

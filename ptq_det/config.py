@@ -70,5 +70,10 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.PRUNE_END = 0.4
     cfg.TERNARY.FREEZE_START = 0.9
 
+    # What updates the weights in TernaryTrainer: "SGD" as Detectron2 builds it, or "AdamW" with the
+    # same per-parameter rates and decays. Codes flip only when latent weights travel as far as the
+    # threshold, which takes a larger rate than float fine-tuning.
+    cfg.TERNARY.OPTIMIZER = "SGD"
+
     # Refuse to train or evaluate when a ternary layer's weights were not loaded.
     cfg.TERNARY.REQUIRE_TRAINED = True

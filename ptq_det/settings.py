@@ -16,6 +16,7 @@ _CHOICES = {
     "normalize": ("filter", "layer"),
     "scale": ("mean", "norm", "learned"),
     "threshold": ("layer", "network"),
+    "optimizer": ("SGD", "AdamW"),
     "decay_toward": ("codes", "zero"),
 }
 
@@ -40,6 +41,7 @@ class TernarySettings:
     decay_toward: str
     prune_end: float
     freeze_start: float
+    optimizer: str
     require_trained: bool
 
     @staticmethod

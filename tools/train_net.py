@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tunes and evaluates a ternary detector; the options are those of Detectron2's train_net.py."""
+"""Fine-tunes and evaluates a ternary detector; used like Detectron2's own train_net.py."""
 
 import sys
 

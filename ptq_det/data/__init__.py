@@ -3,5 +3,7 @@
 import os
 
 from .coco_folders import register_coco_folders
+from .shapes import register_shapes
 
 register_coco_folders(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+register_shapes()

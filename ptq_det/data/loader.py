@@ -8,7 +8,6 @@ they are read, and the random augmentation of a sample is seeded by its place in
 
 import itertools
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator
@@ -88,7 +87,7 @@ def build_resumable_train_loader(cfg: CfgNode, mapper=None) -> DataLoader:
         ValueError: ``SOLVER.IMS_PER_BATCH`` is not a multiple of the number of processes.
     """
     world = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH < world or cfg.SOLVER.IMS_PER_BATCH % world:
+    if world > cfg.SOLVER.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH % world:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; "
             f"it must be a multiple of the number of processes, {world}"

@@ -15,7 +15,9 @@ __all__ = ["check_config_file", "check_datasets", "check_num_classes", "check_we
 def check_config_file(path: str) -> None:
     """Raise :class:`InputError` if the config file is not there."""
     if not path:
-        raise InputError("no config: name one with --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml")
+        raise InputError(
+            "no config: name one with --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml"
+        )
     if not PathManager.isfile(path):
         raise InputError(f"config file {path!r} not found (from folder {os.getcwd()!r})")
 
@@ -33,11 +35,13 @@ def check_datasets(names) -> None:
             close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise InputError(
-                f"data set {name!r} is not registered.{hint} One's own data in COCO format is found "
+                f"data set {name!r} is not registered.{hint} Own data in COCO format is found "
                 "as <folder>_<split> under $DETECTRON2_DATASETS/<folder>/annotations/<split>.json "
                 f"with its pictures in <folder>/images ({place})."
             )
         metadata = MetadataCatalog.get(name)
+        if "prepare" in metadata.as_dict():
+            metadata.prepare()
         for key in ("json_file", "image_root"):
             path = metadata.get(key)
             if path and not PathManager.exists(path):
@@ -70,7 +74,7 @@ def check_num_classes(cfg: CfgNode, names) -> None:
 
 
 def check_weights(path: str) -> None:
-    """Raise :class:`InputError` if the weights file cannot be had; download it where it is a URL."""
+    """Raise :class:`InputError` if the weights cannot be had; download them from a URL."""
     if not path:
         return
     try:

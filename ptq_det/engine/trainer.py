@@ -7,6 +7,7 @@ import torch
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.modeling import build_model
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
 from ..convert import check_trained, ternarize
@@ -54,9 +55,7 @@ class TernaryTrainer(DefaultTrainer):
         trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer_class(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = TernaryCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = TernaryCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -69,6 +68,21 @@ class TernaryTrainer(DefaultTrainer):
         if cfg.TERNARY.ENABLED:
             logging.getLogger(__name__).info("%s", ternarize(model, cfg))
         return model
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """Build the optimizer that ``TERNARY.OPTIMIZER`` names, with Detectron2's groups."""
+        if TernarySettings.from_cfg(cfg).optimizer == "SGD":
+            return super().build_optimizer(cfg, model)
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+        return optimizer(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     def build_hooks(self):
         """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation."""

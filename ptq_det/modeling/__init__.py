@@ -1,0 +1,3 @@
+"""Ternary builders; importing this registers them with Detectron2."""
+
+from . import backbone, heads  # noqa: F401

@@ -12,7 +12,15 @@ import torch
 from fvcore.common.registry import Registry
 from torch import Tensor
 
-__all__ = ["QUANTIZER_REGISTRY", "Quantizer", "dequantize", "group_count", "group_mean", "group_sum", "is_ternary"]
+__all__ = [
+    "QUANTIZER_REGISTRY",
+    "Quantizer",
+    "dequantize",
+    "group_count",
+    "group_mean",
+    "group_sum",
+    "is_ternary",
+]
 
 
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pruning ternary quantization (arXiv 2107.10998), reconstructed; docs/method.md has the details."""
+"""Pruning ternary quantization (arXiv 2107.10998), reconstructed as docs/method.md says."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ __all__ = ["PTQ", "project", "prune"]
 
 
 def project(weight: Tensor, by_filter: bool) -> Tensor:
-    """L2 projection: each filter (or the layer) of ``(F, N)`` divided by its norm, 0 if that is 0."""
+    """L2 projection: each filter (or the layer) of ``(F, N)`` over its norm, 0 if that is 0."""
     norm = torch.linalg.vector_norm(weight, dim=1 if by_filter else None, keepdim=True)
     return weight / torch.where(norm > 0, norm, 1)
 

@@ -1,0 +1,49 @@
+"""Installs the Python package ptq_det."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ptq_det/__init__.py").read_text()).group(1)
+
+setup(
+    name="ptq_det",
+    version=VERSION,
+    description="Pruning ternary quantization (PTQ) for Detectron2",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["ptq_det", "ptq_det.*"]),
+    python_requires=">=3.10,<3.13",  # NumPy 1 has no wheels for later versions
+    # Detectron2 is not among these: PyPI has no official one, and one that is installed must stay.
+    install_requires=[
+        "torch>=2.1",
+        "torchvision",
+        "numpy<2",  # Detectron2 of 2024 uses what NumPy 2 took away
+        "setuptools<81",  # detectron2.model_zoo needs pkg_resources
+        "fvcore>=0.1.5,<0.1.6",
+        "iopath",
+        "pycocotools",
+        "safetensors",
+        "tqdm",
+        "Pillow",
+    ],
+    extras_require={
+        "demo": ["opencv-python-headless<4.12", "matplotlib<3.11"],
+        "dev": ["pytest", "ruff"],
+        # What Detectron2 itself needs, for one that was installed without its dependencies.
+        "detectron2": [
+            "black",
+            "cloudpickle",
+            "hydra-core",
+            "matplotlib<3.11",
+            "omegaconf",
+            "packaging",
+            "tabulate",
+            "tensorboard",
+            "termcolor",
+            "yacs",
+        ],
+    },
+)
