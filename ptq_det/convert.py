@@ -165,8 +165,9 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
     quantizer = build_quantizer(settings.quantizer, settings.normalize, settings.scale)
     decay = Decay(settings.decay, settings.decay_toward == "codes")
     module.ternary = TernaryState(quantizer, sparsity, decay)
+    module.register_parameter("scale", None)
     if quantizer.learns_scale:
-        filters = module.to_filters(module.weight)
+        filters = module.to_filters(module.weight.detach())
         groups = len(filters) if quantizer.by_filter else 1
-        module.scale = nn.Parameter(filters.new_ones(quantizer.signs, groups).detach())
+        module.scale = nn.Parameter(filters.new_ones(quantizer.signs, groups))
         module.start_scale()

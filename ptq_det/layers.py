@@ -64,10 +64,11 @@ class TernaryLayer:
 
     Attributes:
         ternary: the layer's :class:`TernaryState`.
+        scale: a parameter ``(S, G)`` where the quantizer learns its scale, else None.
     """
 
     ternary: TernaryState
-    scale: Tensor | None = None  # a parameter where the quantizer learns its scale
+    scale: nn.Parameter | None
 
     def to_filters(self, weight: Tensor) -> Tensor:
         """The weight as a matrix of filters ``(F, N)``, one output channel a row."""
@@ -160,6 +161,8 @@ class TernaryLayer:
             value = self.from_filters(value).to(self.weight.dtype)
 
         def weight_rule(grad):
+            # A step follows, and a fused optimizer's step leaves no trace in the weight's version.
+            self.ternary.cache.clear()
             with torch.autocast(grad.device.type, enabled=False):
                 latent_grad, scale_grad = rule(self.to_filters(grad).float())
             return self.from_filters(latent_grad).to(grad.dtype), scale_grad

@@ -1,0 +1,66 @@
+"""A tiny Mask R-CNN and a few generated pictures, for tests of the whole path."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data.datasets import register_coco_instances
+
+from ptq_det import add_ternary_config
+from ptq_det.data.shapes import generate_shapes
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Folder of a small data set, registered as few_train and few_val."""
+    folder = tmp_path_factory.mktemp("datasets") / "few"
+    for split, count in (("train", 12), ("val", 4)):
+        generate_shapes(folder, split, count)
+        annotations = folder / "annotations" / f"{split}.json"
+        register_coco_instances(f"few_{split}", {}, str(annotations), str(folder / split))
+    return folder
+
+
+@pytest.fixture
+def cfg(pictures, tmp_path):
+    """Config of a tiny ternary Mask R-CNN on the small data set, from random weights."""
+    return tiny_cfg(tmp_path)
+
+
+def tiny_cfg(output_dir):
+    cfg = get_cfg()
+    add_ternary_config(cfg)
+    cfg.merge_from_file(str(REPO / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"))
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
+    cfg.MODEL.FPN.OUT_CHANNELS = 16
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
+    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 1
+    cfg.DATASETS.TRAIN = ("few_train",)
+    cfg.DATASETS.TEST = ()
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.INPUT.MIN_SIZE_TRAIN = (64,)
+    cfg.INPUT.MIN_SIZE_TEST = 64
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.SOLVER.MAX_ITER = 10
+    cfg.SOLVER.WARMUP_ITERS = 0
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1000
+    cfg.TERNARY.REQUIRE_TRAINED = False
+    cfg.OUTPUT_DIR = os.fspath(output_dir)
+    return cfg

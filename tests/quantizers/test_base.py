@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from ptq_det.quantizers import (
+    QUANTIZER_REGISTRY,
+    build_quantizer,
+    dequantize,
+    group_mean,
+    group_sum,
+    is_ternary,
+)
+
+CODES = torch.tensor([[1.0, 0, -1, 1], [0, 0, 0, -1]])
+VALUES = torch.tensor([[3.0, 9, -1, 5], [9, 9, 9, -4]])
+
+
+def test_sums_and_means_are_those_computed_by_hand():
+    assert group_sum(VALUES, CODES, by_filter=True, signs=1).tolist() == [[9, 4]]
+    assert group_mean(VALUES, CODES, by_filter=True, signs=1).tolist() == [[3, 4]]
+    assert group_mean(VALUES, CODES, by_filter=False, signs=1).tolist() == [[3.25]]
+    assert group_mean(VALUES, CODES, by_filter=False, signs=2).tolist() == [[4], [2.5]]
+    assert group_mean(VALUES, CODES, by_filter=True, signs=2).tolist() == [[4, 0], [1, 4]]
+
+
+def test_dequantize_gives_each_side_its_scale():
+    scale = torch.tensor([[2.0, 3.0], [5.0, 7.0]])
+    assert dequantize(CODES, scale[:1]).tolist() == [[2, 0, -2, 2], [0, 0, 0, -3]]
+    assert dequantize(CODES, scale).tolist() == [[2, 0, -5, 2], [0, 0, 0, -7]]
+    assert dequantize(CODES, torch.tensor([[2.0]])).tolist() == (CODES * 2).tolist()
+
+
+def every_quantizer():
+    for name, _ in QUANTIZER_REGISTRY:
+        choices = [("filter", "mean")]
+        if name == "PTQ":
+            choices = [(n, s) for n in ("filter", "layer") for s in ("mean", "norm", "learned")]
+        for normalize, scale in choices:
+            yield pytest.param(
+                build_quantizer(name, normalize, scale), id=f"{name}-{normalize}-{scale}"
+            )
+
+
+@pytest.mark.parametrize("quantizer", list(every_quantizer()))
+class TestEveryQuantizer:
+    @pytest.mark.parametrize(
+        "weight",
+        [
+            torch.randn(7, 13),
+            torch.randn(1, 1),
+            torch.randn(5, 1),
+            torch.zeros(3, 4),
+            torch.zeros(1, 0),
+            torch.full((3, 5), -0.5),
+            torch.tensor([[0.0, 0, 0], [1, -2, 3]]),
+            torch.randn(64, 9) * 1e-20,
+            torch.randn(64, 9) * 1e15,
+            torch.randn(8, 6, dtype=torch.float64),
+        ],
+        ids=lambda w: f"{tuple(w.shape)}-{float(w.abs().sum()):.1g}",
+    )
+    def test_codes_and_scales_of_odd_weights(self, quantizer, weight):
+        codes = quantizer.codes(weight, 0.5)
+        scale = quantizer.scale(weight, codes)
+        assert codes.shape == weight.shape and codes.dtype == weight.dtype
+        assert set(codes.unique().tolist()) <= {-1, 0, 1}
+        assert not ((codes != 0) & (codes != weight.sign())).any()
+        assert scale.shape == (quantizer.signs, len(weight) if quantizer.by_filter else 1)
+        assert scale.isfinite().all() and (scale >= 0).all()
+
+    def test_scaling_the_weight_scales_the_ternary_weight(self, quantizer):
+        weight = torch.randn(16, 27)
+        codes = quantizer.codes(weight, 0.7)
+        assert torch.equal(codes, quantizer.codes(8 * weight, 0.7))
+        scale, scaled = quantizer.scale(weight, codes), quantizer.scale(8 * weight, codes)
+        torch.testing.assert_close(8 * scale, scaled)
+
+    def test_ternary_weights_are_recognized_and_latent_ones_are_not(self, quantizer):
+        weight = torch.randn(16, 27)
+        codes = quantizer.codes(weight, 0.7)
+        ternary = dequantize(codes, quantizer.scale(weight, codes))
+        assert is_ternary(ternary, quantizer)
+        assert not is_ternary(weight, quantizer)
+        ternary[3, 5] += 0.01
+        assert not is_ternary(ternary, quantizer)
+
+    def test_works_under_autocast(self, quantizer):
+        weight = torch.randn(16, 27)
+        with torch.autocast("cpu", torch.bfloat16):
+            codes = quantizer.codes(weight, 0.7)
+            scale = quantizer.scale(weight, codes)
+        assert torch.equal(codes, quantizer.codes(weight, 0.7))
+        assert torch.equal(scale, quantizer.scale(weight, codes))

@@ -1,0 +1,25 @@
+import torch
+
+from ptq_det.quantizers import TTQ, TWN
+
+WEIGHT = torch.tensor([[1.0, -2.0, 0.5], [3.0, -0.1, 0.0]])
+
+
+def test_twn_by_hand():
+    # mean|w| = 1.1, so the threshold is 0.77
+    codes = TWN().codes(WEIGHT, sparsity=0.0)
+    assert codes.tolist() == [[1, -1, 0], [1, 0, 0]]
+    assert TWN().scale(WEIGHT, codes).tolist() == [[2.0]]
+
+
+def test_ttq_by_hand():
+    # max|w| = 3, so the threshold is 0.15
+    codes = TTQ().codes(WEIGHT, sparsity=0.0)
+    assert codes.tolist() == [[1, -1, 1], [1, 0, 0]]
+    assert TTQ().scale(WEIGHT, codes).tolist() == [[1.5], [2.0]]
+
+
+def test_ttq_latent_gradient_is_multiplied_by_the_side_s_scale():
+    codes = torch.tensor([[1.0, -1.0, 0.0]])
+    grad = TTQ().latent_gradient(torch.ones(1, 3), codes, torch.tensor([[2.0], [3.0]]))
+    assert grad.tolist() == [[2, 3, 1]]

@@ -1,0 +1,70 @@
+import math
+
+import pytest
+import torch
+
+from ptq_det.quantizers import PTQ
+from ptq_det.quantizers.ptq import project, prune
+
+
+def test_projection_by_hand():
+    weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]])
+    assert project(weight, by_filter=True).tolist() == [[0.6000000238418579, 0.800000011920929], [0, 0], [0, -1]]
+    torch.testing.assert_close(project(weight, by_filter=False), weight / math.sqrt(29))
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.8, 0.9, 0.999])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 577), (700, 701)])
+@pytest.mark.parametrize("kind", ["normal", "half", "tied", "constant"])
+def test_sparsity_is_the_one_asked_for(sparsity, shape, kind):
+    weight = {
+        "normal": lambda: torch.randn(shape),
+        "half": lambda: torch.randn(shape).half().float(),  # as in downloaded weights: many ties
+        "tied": lambda: torch.randint(1, 4, shape).float(),
+        "constant": lambda: torch.full(shape, 0.25),
+    }[kind]()
+    for by_filter in (True, False):
+        codes = PTQ(by_filter).codes(weight, sparsity)
+        assert abs(int((codes == 0).sum()) - sparsity * weight.numel()) <= 1
+
+
+def test_the_smallest_magnitudes_go_and_of_equal_ones_the_last():
+    values = torch.tensor([[5.0, -1.0, 2.0, -2.0, 2.0, 0.5]])
+    assert prune(values, 0.5).tolist() == [[5, 0, 2, -2, 0, 0]]
+
+
+def test_codes_and_scales_by_hand():
+    weight = torch.tensor([[3.0, -4.0, 0.1, 0.2], [0.03, 0.04, -0.001, 0.0]])
+    codes = PTQ().codes(weight, 0.5)
+    assert codes.tolist() == [[1, -1, 0, 0], [1, 1, 0, 0]]
+    torch.testing.assert_close(PTQ().scale(weight, codes), torch.tensor([[3.5, 0.035]]))
+    norms = PTQ(scale="norm").scale(weight, codes)[0]
+    torch.testing.assert_close(norms[0], torch.tensor(math.sqrt((9 + 16 + 0.01 + 0.04) / 2)))
+    # Over the layer the second filter is small beside the first.
+    assert PTQ(by_filter=False).codes(weight, 0.5).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
+
+
+def test_norm_keeping_scale_keeps_the_norm():
+    weight = torch.randn(8, 50)
+    for by_filter in (True, False):
+        quantizer = PTQ(by_filter, scale="norm")
+        codes = quantizer.codes(weight, 0.6)
+        ternary = codes * quantizer.scale(weight, codes).T
+        dim = 1 if by_filter else None
+        torch.testing.assert_close(
+            torch.linalg.vector_norm(ternary, dim=dim), torch.linalg.vector_norm(weight, dim=dim)
+        )
+
+
+def test_mean_scale_has_the_least_squared_error():
+    weight = torch.randn(4, 30, dtype=torch.float64)
+    codes = PTQ().codes(weight, 0.5)
+    scale = PTQ().scale(weight, codes)
+    error = (weight - codes * scale.T).square().sum()
+    for factor in (0.98, 1.02):
+        assert (weight - codes * scale.T * factor).square().sum() > error
+
+
+def test_a_threshold_replaces_the_sparsity():
+    weight = torch.tensor([[0.6, 0.8, 0.0]])
+    assert PTQ().codes(weight, 0.0, threshold=0.7).tolist() == [[0, 1, 0]]

@@ -1,0 +1,76 @@
+import pytest
+from detectron2.config import CfgNode, get_cfg
+
+from ptq_det import add_ternary_config
+from ptq_det.errors import InputError
+from ptq_det.settings import TernarySettings
+
+
+def config(**values) -> CfgNode:
+    cfg = get_cfg()
+    add_ternary_config(cfg)
+    for key, value in values.items():
+        cfg.TERNARY[key] = value
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("QUANTIZER", "ptq", '"PTQ"'),
+        ("SPARSITY", 1.0, "[0, 1)"),
+        ("SPARSITY", -0.1, "[0, 1)"),
+        ("SPARSITY", float("nan"), "[0, 1)"),
+        ("SPARSITY", "0.8", "[0, 1)"),
+        ("SPARSITY_OVERRIDES", [["fc1", 2.0]], "[0, 1)"),
+        ("SPARSITY_OVERRIDES", ["fc1"], "pairs"),
+        ("SPARSITY_OVERRIDES", [["fc1", 0.5, 1]], "pairs"),
+        ("SKIP", [3], "name patterns"),
+        ("NORMALIZE", "channel", '"filter" or "layer"'),
+        ("SCALE", "max", '"mean"'),
+        ("THRESHOLD", "global", '"network"'),
+        ("DECAY", -1.0, "at least 0"),
+        ("DECAY_TOWARD", "codez", '"codes" or "zero"'),
+        ("PRUNE_END", 1.5, "[0, 1]"),
+        ("FREEZE_START", 0.3, "at least TERNARY.PRUNE_END, which is 0.4"),
+        ("OPTIMIZER", "Adam", '"AdamW"'),
+    ],
+)
+def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, allowed):
+    with pytest.raises(InputError) as error:
+        TernarySettings.from_cfg(config(**{key: value}))
+    message = str(error.value)
+    assert f"TERNARY.{key} is " in message and allowed in message
+    shown = value[0] if isinstance(value, list) else value
+    assert (shown[0] if isinstance(shown, list) else repr(shown)) in message
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(InputError, match=r"TERNARY\.SPARSTY is not a key.*SPARSITY"):
+        TernarySettings.from_cfg(config(SPARSTY=0.5))
+
+
+def test_a_network_threshold_excludes_sparsities_of_layers():
+    with pytest.raises(InputError, match=r"TERNARY\.THRESHOLD is 'network'"):
+        TernarySettings.from_cfg(config(THRESHOLD="network", SPARSITY_OVERRIDES=[["a", 0.5]]))
+
+
+def test_the_last_override_that_matches_wins():
+    settings = TernarySettings.from_cfg(
+        config(SPARSITY=0.8, SPARSITY_OVERRIDES=[["a.*", 0.5], ["a.b", 0.6]])
+    )
+    assert [settings.sparsity_of(n) for n in ("a.b", "a.c", "c")] == [0.6, 0.5, 0.8]
+
+
+def test_defaults_serve_a_config_without_the_node():
+    cfg = get_cfg()
+    assert TernarySettings.from_cfg(cfg).sparsity == 0.8
+    assert "TERNARY" not in cfg
+
+
+def test_a_config_is_ternary_by_its_switch_or_by_a_builder():
+    assert not TernarySettings.is_ternary_config(get_cfg())
+    assert TernarySettings.is_ternary_config(config(ENABLED=True))
+    cfg = config()
+    cfg.MODEL.RPN.HEAD_NAME = "TernaryRPNHead"
+    assert TernarySettings.is_ternary_config(cfg)
