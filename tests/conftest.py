@@ -12,6 +12,7 @@ from ptq_det import add_ternary_config
 from ptq_det.data.shapes import generate_shapes
 
 REPO = Path(__file__).parents[1]
+torch.set_num_threads(1)  # faster for such small tensors, and steadier on a busy machine
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ def test_forward_equals_the_plain_layer_with_ternary_values(case):
     plain, x = CASES[case]()
     layer = ternary(copy.deepcopy(plain))
     assert type(layer) in (TernaryConv2d, TernaryConvTranspose2d, TernaryLinear)
-    codes, value = layer.codes_and_value()
+    codes, _ = layer.codes_and_value()
     assert codes.dtype == torch.int8 and set(codes.unique().tolist()) == {-1, 0, 1}
     torch.testing.assert_close(layer(x), plain_twin(layer, plain)(x))
 

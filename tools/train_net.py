@@ -14,13 +14,14 @@ from ptq_det import TernaryTrainer, add_ternary_config
 from ptq_det.convert import check_trained
 from ptq_det.engine.checkpoint import TernaryCheckpointer
 from ptq_det.engine.evaluation import test_with_augmentation
-from ptq_det.engine.preflight import check_config_file, check_datasets, check_weights
+from ptq_det.engine.preflight import check_datasets, check_weights, find_config_file
 from ptq_det.errors import InputError
+from ptq_det.settings import TernarySettings
 
 
 def setup(args):
     """Read the config and check what it names."""
-    check_config_file(args.config_file)
+    args.config_file = find_config_file(args.config_file)
     cfg = get_cfg()
     add_ternary_config(cfg)
     try:
@@ -28,6 +29,7 @@ def setup(args):
         cfg.merge_from_list(args.opts)
     except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
         raise InputError(f"{args.config_file} or an override: {error}") from error
+    TernarySettings.from_cfg(cfg)
     check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
     check_weights(cfg.MODEL.WEIGHTS)
     cfg.freeze()

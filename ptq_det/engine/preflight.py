@@ -3,23 +3,32 @@
 import difflib
 import os
 
+from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 
-__all__ = ["check_config_file", "check_datasets", "check_num_classes", "check_weights"]
+__all__ = ["check_datasets", "check_num_classes", "check_weights", "find_config_file"]
 
 
-def check_config_file(path: str) -> None:
-    """Raise :class:`InputError` if the config file is not there."""
+def find_config_file(path: str) -> str:
+    """The path of a config on disk, or of one of Detectron2's model zoo by its name there.
+
+    Raises:
+        InputError: it is in neither place.
+    """
     if not path:
+        raise InputError("no config: give --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml")
+    if PathManager.isfile(path):
+        return path
+    try:
+        return model_zoo.get_config_file(path)
+    except RuntimeError:  # what the zoo raises for a name it does not have
         raise InputError(
-            "no config: name one with --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml"
-        )
-    if not PathManager.isfile(path):
-        raise InputError(f"config file {path!r} not found (from folder {os.getcwd()!r})")
+            f"config file {path!r} not found (from folder {os.getcwd()!r}, or in Detectron2's zoo)"
+        ) from None
 
 
 def check_datasets(names) -> None:

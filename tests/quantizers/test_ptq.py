@@ -9,7 +9,11 @@ from ptq_det.quantizers.ptq import project, prune
 
 def test_projection_by_hand():
     weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]])
-    assert project(weight, by_filter=True).tolist() == [[0.6000000238418579, 0.800000011920929], [0, 0], [0, -1]]
+    assert project(weight, by_filter=True).tolist() == [
+        [0.6000000238418579, 0.800000011920929],
+        [0, 0],
+        [0, -1],
+    ]
     torch.testing.assert_close(project(weight, by_filter=False), weight / math.sqrt(29))
 
 

@@ -1,0 +1,62 @@
+import pytest
+from detectron2.data import MetadataCatalog
+
+from ptq_det.engine.preflight import (
+    check_datasets,
+    check_num_classes,
+    check_weights,
+    find_config_file,
+)
+from ptq_det.errors import InputError
+
+
+def test_a_config_is_found_on_disk_or_in_the_model_zoo(repo):
+    path = str(repo / "configs/mask_rcnn_R50_ptq.yaml")
+    assert find_config_file(path) == path
+    assert find_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml").endswith("_1x.yaml")
+    with pytest.raises(InputError, match=r"'no/such\.yaml' not found"):
+        find_config_file("no/such.yaml")
+    with pytest.raises(InputError, match="--config-file"):
+        find_config_file("")
+
+
+def test_a_dataset_that_is_not_registered_is_named_with_its_neighbours(pictures):
+    with pytest.raises(InputError, match=r"'few_trian' is not registered.*'few_train'"):
+        check_datasets(["few_trian"])
+
+
+def test_missing_files_are_named_with_the_cure(monkeypatch):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    metadata = MetadataCatalog.get("coco_2017_val")
+    if metadata.json_file.startswith("datasets"):
+        with pytest.raises(InputError, match=r"instances_val2017.*DETECTRON2_DATASETS"):
+            check_datasets(["coco_2017_val"])
+
+
+def test_datasets_that_are_there_pass(pictures):
+    check_datasets(["few_train", "few_val"])
+
+
+def test_numbers_of_classes_are_compared(cfg):
+    from detectron2.data import DatasetCatalog
+
+    DatasetCatalog.get("few_train")
+    check_num_classes(cfg, ["few_train"])
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    with pytest.raises(InputError, match=r"set MODEL\.RETINANET\.NUM_CLASSES 6"):
+        check_num_classes(cfg, ["few_train"])
+
+
+def test_weights_must_be_there(tmp_path):
+    check_weights("")
+    check_weights("ptq_det://shapes_mask_rcnn_float.safetensors")
+    for missing in (str(tmp_path / "w.pth"), "ptq_det://other.safetensors"):
+        with pytest.raises(InputError, match="not found"):
+            check_weights(missing)
+    (tmp_path / "w.pkl").write_bytes(b"")
+    check_weights(str(tmp_path / "w.pkl") + "?matching_heuristics=True")
+
+
+def test_weights_that_cannot_be_downloaded_say_so():
+    with pytest.raises(InputError, match="could not be downloaded"):
+        check_weights("http://127.0.0.1:9/weights.pkl")

@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Benchmarks; every part prints a table and ends its output with one line of JSON.
+
+python tools/benchmark.py train     time of a training step, ternary over float
+"""
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+
+from ptq_det.benchmark import benchmark_train
+
+CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", required=True)
+    train = parts.add_parser("train", help="time of a training step, ternary over float")
+    train.add_argument("--config-file", default=str(CONFIG))
+    train.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("H", "W"))
+    train.add_argument("--batch", type=int, default=2, help="pictures a step")
+    train.add_argument("--rounds", type=int, default=5, help="steps of each kind")
+    train.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    result = benchmark_train(args.config_file, args.opts, tuple(args.size), args.batch, args.rounds)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+#!/usr/bin/env python
+"""Makes the float weights that the demo starts from, out of a checkpoint of their training.
+
+The checkpoint comes from
+  python tools/train_net.py --config-file configs/quick_schedules/shapes_mask_rcnn_float.yaml
+"""
+
+import argparse
+
+import torch
+
+from ptq_det.data.weights import WEIGHTS_FOLDER
+from ptq_det.engine.checkpoint import save_int8_weights
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", nargs="?", default="output/model_final.pth")
+    args = parser.parse_args()
+    weights = torch.load(args.checkpoint, map_location="cpu")["model"]
+    path = WEIGHTS_FOLDER / "shapes_mask_rcnn_float.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_int8_weights(weights, str(path))
+    print(f"{path}: {path.stat().st_size} bytes")
