@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -103,8 +104,8 @@ def _step(model, optimizer, data, seed: int) -> float:
     torch.manual_seed(seed)  # the same regions of interest for each kind
     _synchronize()
     start = time.perf_counter()
-    # Detectron2's event storage is not needed: losses alone are used.
-    losses = model(data)
+    with EventStorage():  # the heads log to it
+        losses = model(data)
     optimizer.zero_grad()
     sum(losses.values()).backward()
     optimizer.step()
