@@ -6,7 +6,7 @@ import torch
 
 from .quantizers import PTQ
 from .quantizers.ptq import project
-from .quantizers.selection import kth_magnitude
+from .quantizers.selection import kth_smallest
 
 __all__ = ["NetworkThreshold"]
 
@@ -46,10 +46,10 @@ class NetworkThreshold:
         for layer in self.layers:
             filters = layer.to_filters(layer.weight).float()
             projected = project(filters, layer.ternary.quantizer.by_filter)
-            sample.append(projected.flatten()[::_STRIDE] * _root_group_size(layer))
+            sample.append(projected.flatten()[::_STRIDE].abs() * _root_group_size(layer))
         values = torch.cat(sample)
         zeros = round(self.sparsity * self.layers[0].ternary.ratio * len(values))
-        return kth_magnitude(values, zeros) if zeros else 0.0
+        return kth_smallest(values, zeros) if zeros else 0.0
 
 
 def _root_group_size(layer) -> float:

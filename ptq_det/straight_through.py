@@ -67,7 +67,7 @@ def forward_weight(
 
     Args:
         latent: latent weight ``(F, N)``, detached.
-        codes: its codes ``(F, N)``.
+        codes: its codes ``(F, N)``; may be overwritten.
         learned_scale: detached parameter ``(S, G)`` of a quantizer that learns its scale.
         quantizer: makes the scale.
         stage: what the forward weight is made of.
@@ -90,11 +90,11 @@ def forward_weight(
         return dequantize(codes, quantizer.scale(latent, codes)), frozen_rule
 
     if stage is Stage.PRUNE and quantizer.follows_sparsity:
-        value = latent * codes.abs()
+        value = codes.abs_().mul_(latent)
         return value, lambda grad: (decay.add_to(grad, latent, value), no_gradient)
 
     if learned_scale is None:
-        value = dequantize(codes, quantizer.scale(latent, codes))
+        value = dequantize(codes, quantizer.scale(latent, codes), overwrite=True)
         return value, lambda grad: (decay.add_to(grad, latent, value), None)
 
     value = dequantize(codes, learned_scale)

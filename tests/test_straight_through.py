@@ -13,7 +13,7 @@ NO_DECAY = Decay(0.0, toward_codes=True)
 
 def run(stage, quantizer=None, decay=NO_DECAY, scale=None):
     quantizer = quantizer or build_quantizer("PTQ")
-    value, rule = forward_weight(LATENT, CODES, scale, quantizer, stage, decay)
+    value, rule = forward_weight(LATENT, CODES.clone(), scale, quantizer, stage, decay)
     return value, *rule(GRAD)
 
 

@@ -23,16 +23,25 @@ __all__ = [
 ]
 
 
-def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
-    """Codes ``(F, N)`` times scale ``(S, G)``: the ternary weight ``(F, N)``."""
+def dequantize(codes: Tensor, scale: Tensor, *, overwrite: bool = False) -> Tensor:
+    """Codes ``(F, N)`` times scale ``(S, G)``: the ternary weight ``(F, N)``.
+
+    Args:
+        overwrite: put it in the place of the codes, which saves fresh memory.
+    """
     positive = scale[0].unsqueeze(1)
     if len(scale) == 1:
-        return codes * positive
+        return torch.mul(codes, positive, out=codes if overwrite else None)
     return codes.clamp(min=0) * positive + codes.clamp(max=0) * scale[1].unsqueeze(1)
 
 
-def _group_sum(values: Tensor, by_filter: bool) -> Tensor:
-    sums = values.sum(1)
+_BLOCK = 1 << 18  # weights that are worked on at a time, so that a product stays in the cache
+
+
+def _dot(codes: Tensor, values: Tensor, by_filter: bool) -> Tensor:
+    rows = max(1, _BLOCK // max(1, codes.shape[1]))
+    blocks = zip(codes.split(rows), values.split(rows), strict=True)
+    sums = torch.cat([(c * v).sum(1) for c, v in blocks])
     return sums if by_filter else sums.sum(0, keepdim=True)
 
 
@@ -47,9 +56,9 @@ def group_sum(values: Tensor, codes: Tensor, by_filter: bool, signs: int) -> Ten
     For a gradient as values this is the gradient of the scale (TTQ, arXiv 1612.01064, equation 7).
     """
     if signs == 1:
-        return _group_sum(codes * values, by_filter).unsqueeze(0)
+        return _dot(codes, values, by_filter).unsqueeze(0)
     sides = (codes.clamp(min=0), codes.clamp(max=0))
-    return torch.stack([_group_sum(side * values, by_filter) for side in sides])
+    return torch.stack([_dot(side, values, by_filter) for side in sides])
 
 
 def group_mean(values: Tensor, codes: Tensor, by_filter: bool, signs: int) -> Tensor:

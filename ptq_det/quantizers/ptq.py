@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import QUANTIZER_REGISTRY, Quantizer, group_count
-from .selection import kth_magnitude
+from .selection import kth_smallest
 
-__all__ = ["PTQ", "project", "prune"]
+__all__ = ["PTQ", "project", "prune_"]
 
 
 def project(weight: Tensor, by_filter: bool) -> Tensor:
@@ -16,23 +16,24 @@ def project(weight: Tensor, by_filter: bool) -> Tensor:
     return weight / torch.where(norm > 0, norm, 1)
 
 
-def prune(values: Tensor, sparsity: float) -> Tensor:
-    """Set the ``round(sparsity · n)`` smallest magnitudes to 0; of equal ones, the last first.
+def prune_(magnitude: Tensor, sparsity: float) -> Tensor:
+    """Set the ``round(sparsity · n)`` smallest values to 0 in place; of equal ones, the last first.
 
     Args:
-        values: any shape, n values.
+        magnitude: n values of at least 0, any shape, contiguous.
         sparsity: fraction of zeros, in [0, 1).
     """
-    zeros = round(sparsity * values.numel())
+    zeros = round(sparsity * magnitude.numel())
     if zeros == 0:
-        return values.clone()
-    threshold = kth_magnitude(values, zeros)
-    pruned = F.hardshrink(values, threshold)
-    missing = values.numel() - zeros - int(torch.count_nonzero(pruned))
-    if missing > 0 and threshold > 0:  # more values at the threshold than may go
-        tied = (values.abs() == threshold).flatten().nonzero().squeeze(1)[:missing]
-        pruned.view(-1)[tied] = values.flatten()[tied]
-    return pruned
+        return magnitude
+    limit = kth_smallest(magnitude, zeros)
+    kept = magnitude.numel() - zeros
+    above = int(torch.count_nonzero(magnitude > limit))
+    if above == kept or limit == 0:
+        return F.threshold_(magnitude, limit, 0.0)
+    tied = (magnitude == limit).flatten().nonzero().squeeze(1)[: kept - above]
+    F.threshold_(magnitude, limit, 0.0).view(-1)[tied] = limit
+    return magnitude
 
 
 @QUANTIZER_REGISTRY.register()
@@ -56,10 +57,13 @@ class PTQ(Quantizer):
         return cls(by_filter=normalize == "filter", scale=scale)
 
     def codes(self, weight, sparsity, threshold=None):
-        projected = project(weight, self.by_filter)
+        # One buffer from the magnitude to the codes: fresh memory costs more than the arithmetic.
+        magnitude = project(weight, self.by_filter).abs_()
         if threshold is None:
-            return prune(projected, sparsity).sign_()
-        return F.hardshrink(projected, threshold).sign_()
+            prune_(magnitude, sparsity)
+        else:
+            F.threshold_(magnitude, threshold, 0.0)
+        return magnitude.sign_().copysign_(weight)
 
     def scale(self, weight, codes):
         if not self._keeps_norm:
