@@ -6,7 +6,7 @@ import time
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
-from detectron2.solver import build_optimizer
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .config import add_ternary_config
 from .convert import ternarize, ternary_layers
+from .engine.trainer import TernaryTrainer
 from .schedule import Stage
 
 __all__ = ["benchmark_train"]
@@ -42,12 +43,19 @@ def benchmark_train(
     cfg.merge_from_file(config_file)
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.merge_from_list(overrides)
+    cfg.SOLVER.BASE_LR = 0.0  # untrained weights would diverge; a step takes as long without moving
     torch.manual_seed(0)
     data = _random_batch(cfg, size, batch)
     models = {"float": build_model(cfg), "ternary": build_model(cfg)}
     ternarize(models["ternary"], cfg)
-    models["ternary"].load_state_dict(models["float"].state_dict(), strict=False)
-    optimizers = {name: build_optimizer(cfg, model) for name, model in models.items()}
+    _damp_residuals(models["ternary"])
+    for layer in ternary_layers(models["ternary"]).values():
+        layer.snap()
+    # Both compute the same function, so both have the same regions of interest to work on.
+    models["float"].load_state_dict(models["ternary"].state_dict(), strict=False)
+    optimizers = {
+        name: TernaryTrainer.build_optimizer(cfg, model) for name, model in models.items()
+    }
 
     kinds = {"float": None, **{stage.value: stage for stage in Stage}}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -80,6 +88,13 @@ def benchmark_train(
         "ratio": ratios,
         "worst_ratio": max(ratios.values()),
     }
+
+
+def _damp_residuals(model) -> None:
+    """Keep the activations of untrained weights in the range of trained ones."""
+    for module in model.modules():
+        if isinstance(module, BottleneckBlock) and hasattr(module.conv3.norm, "weight"):
+            module.conv3.norm.weight.data.fill_(0.2)
 
 
 def _random_batch(cfg: CfgNode, size: tuple[int, int], batch: int) -> list[dict]:
