@@ -14,7 +14,12 @@ from ptq_det import TernaryTrainer, add_ternary_config
 from ptq_det.convert import check_trained
 from ptq_det.engine.checkpoint import TernaryCheckpointer
 from ptq_det.engine.evaluation import test_with_augmentation
-from ptq_det.engine.preflight import check_datasets, check_weights, find_config_file
+from ptq_det.engine.preflight import (
+    check_datasets,
+    check_device,
+    check_weights,
+    find_config_file,
+)
 from ptq_det.errors import InputError
 from ptq_det.settings import TernarySettings
 
@@ -30,6 +35,7 @@ def setup(args):
     except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
         raise InputError(f"{args.config_file} or an override: {error}") from error
     TernarySettings.from_cfg(cfg)
+    check_device(cfg)
     check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
     check_weights(cfg.MODEL.WEIGHTS)
     cfg.freeze()

@@ -16,6 +16,14 @@ from tqdm import tqdm
 __all__ = ["CLASSES", "SPLITS", "draw_picture", "generate_shapes", "register_shapes"]
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
+_COLORS = [
+    (230, 60, 60),
+    (60, 120, 230),
+    (70, 180, 70),
+    (240, 170, 40),
+    (160, 80, 200),
+    (40, 180, 190),
+]
 SPLITS = {"train": 1000, "val": 250}  # pictures
 _SEEDS = {"train": 1, "val": 2}
 _VERSION = 1  # of the pictures; a change of how they are drawn is a new version
@@ -192,6 +200,7 @@ def register_shapes() -> None:
         DatasetCatalog.register(name, load)
         MetadataCatalog.get(name).set(
             thing_classes=list(CLASSES),
+            thing_colors=_COLORS,
             evaluator_type="coco",
             json_file=str(annotations),
             image_root=str(folder / split),

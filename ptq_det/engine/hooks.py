@@ -5,6 +5,7 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from ..convert import check_trained, ternarize, ternary_layers
 from ..errors import InputError
@@ -39,6 +40,8 @@ class PTQHook(HookBase):
         self._codes = None
         self._stage = None
         self._logger = logging.getLogger("ptq_det")
+        if not self._logger.isEnabledFor(logging.INFO):  # as DefaultTrainer does for its own
+            setup_logger(name="ptq_det")
 
     def before_train(self):
         if not ternary_layers(self.trainer.model):

@@ -3,6 +3,7 @@
 import difflib
 import os
 
+import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -10,7 +11,13 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 
-__all__ = ["check_datasets", "check_num_classes", "check_weights", "find_config_file"]
+__all__ = [
+    "check_datasets",
+    "check_device",
+    "check_num_classes",
+    "check_weights",
+    "find_config_file",
+]
 
 
 def find_config_file(path: str) -> str:
@@ -58,6 +65,21 @@ def check_datasets(names) -> None:
                     f"data set {name!r} needs {path!r}, which is not there. Point "
                     f"DETECTRON2_DATASETS to the folder that holds your data sets ({place})."
                 )
+
+
+def check_device(cfg: CfgNode) -> None:
+    """Raise :class:`InputError` if ``MODEL.DEVICE`` is not there, or mixed precision asks for it."""
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise InputError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; "
+            "set MODEL.DEVICE cpu to run on the processor"
+        )
+    if cfg.SOLVER.AMP.ENABLED and not on_gpu:
+        raise InputError(
+            f"SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
+            "set SOLVER.AMP.ENABLED False"
+        )
 
 
 def check_num_classes(cfg: CfgNode, names) -> None:

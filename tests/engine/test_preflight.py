@@ -3,6 +3,7 @@ from detectron2.data import MetadataCatalog
 
 from ptq_det.engine.preflight import (
     check_datasets,
+    check_device,
     check_num_classes,
     check_weights,
     find_config_file,
@@ -60,3 +61,16 @@ def test_weights_must_be_there(tmp_path):
 def test_weights_that_cannot_be_downloaded_say_so():
     with pytest.raises(InputError, match="could not be downloaded"):
         check_weights("http://127.0.0.1:9/weights.pkl")
+
+
+def test_a_device_that_is_not_there_is_refused(cfg, monkeypatch):
+    check_device(cfg)
+    cfg.SOLVER.AMP.ENABLED = True
+    with pytest.raises(InputError, match=r"set SOLVER\.AMP\.ENABLED False"):
+        check_device(cfg)
+    cfg.MODEL.DEVICE = "cuda"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"set MODEL\.DEVICE cpu"):
+        check_device(cfg)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    check_device(cfg)
