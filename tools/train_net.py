@@ -1,8 +1,11 @@
 #!/usr/bin/env python
 """Fine-tunes and evaluates a ternary detector; used like Detectron2's own train_net.py."""
 
+import os
 import sys
+import time
 
+import yaml
 from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser, default_setup, hooks, launch
 from detectron2.evaluation import verify_results
@@ -32,12 +35,13 @@ def setup(args):
     try:
         cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
+    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
         raise InputError(f"{args.config_file} or an override: {error}") from error
     TernarySettings.from_cfg(cfg)
     check_device(cfg)
-    check_datasets(cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
-    check_weights(cfg.MODEL.WEIGHTS)
+    check_datasets([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    if not (args.resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))):
+        check_weights(cfg.MODEL.WEIGHTS)
     cfg.freeze()
     return cfg
 
@@ -71,8 +75,9 @@ def run(args, cfg):
     try:
         return (evaluate if args.eval_only else train)(cfg, args.resume)
     except InputError as error:
-        if comm.is_main_process():
-            print(f"\nerror: {error}", file=sys.stderr)
+        if not comm.is_main_process():
+            time.sleep(5)  # the first process says it for all, unless the mistake is here alone
+        print(f"\nerror: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

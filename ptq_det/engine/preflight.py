@@ -68,7 +68,7 @@ def check_datasets(names) -> None:
 
 
 def check_device(cfg: CfgNode) -> None:
-    """Raise :class:`InputError` if ``MODEL.DEVICE`` is not there, or mixed precision asks for it."""
+    """Raise :class:`InputError` if ``MODEL.DEVICE`` is not there, or AMP asks for it."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu and not torch.cuda.is_available():
         raise InputError(
