@@ -7,6 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .errors import InputError, UntrainedLayersError
 from .layers import (
@@ -21,7 +22,7 @@ from .quantizers import build_quantizer
 from .settings import TernarySettings
 from .straight_through import Decay
 
-__all__ = ["Conversion", "check_trained", "ternarize", "ternary_layers"]
+__all__ = ["Conversion", "check_trained", "ternarize", "ternary_layers", "unwrap"]
 
 _TERNARY_TYPES = {
     nn.Conv2d: TernaryConv2d,
@@ -56,9 +57,14 @@ class Conversion:
         return "\n".join(lines)
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper for several processes, or the model itself."""
+    return model.module if isinstance(model, (DataParallel, DistributedDataParallel)) else model
+
+
 def ternary_layers(model: nn.Module) -> dict[str, TernaryLayer]:
     """The ternary layers of a model by name; a wrapper for several processes is looked through."""
-    model = getattr(model, "module", model)
+    model = unwrap(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, TernaryLayer)}
 
 

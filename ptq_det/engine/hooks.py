@@ -7,7 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..convert import check_trained, ternarize, ternary_layers
+from ..convert import check_trained, ternarize, ternary_layers, unwrap
 from ..errors import InputError
 from ..schedule import Stage, pruning_ratio, stage_at
 from ..settings import TernarySettings
@@ -104,7 +104,7 @@ class PTQHook(HookBase):
 
     def _ternarize_loaded_model(self) -> None:
         model = self.trainer.model
-        record = ternarize(getattr(model, "module", model), self.cfg)
+        record = ternarize(unwrap(model), self.cfg)
         self._logger.info("%s", record)
         for layer in ternary_layers(model).values():
             layer.ternary.loaded = True  # weights came before; which ones, nobody can tell now
