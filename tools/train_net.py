@@ -76,7 +76,7 @@ def run(args, cfg):
         return (evaluate if args.eval_only else train)(cfg, args.resume)
     except InputError as error:
         if not comm.is_main_process():
-            time.sleep(60)  # the first process says it and ends all, unless the mistake is only here
+            time.sleep(60)  # the first process says it for all, and ends them
         print(f"\nerror: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
