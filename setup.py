@@ -27,6 +27,7 @@ setup(
         "iopath",
         "pycocotools",
         "safetensors",
+        "constriction>=0.4,<0.6",  # its bit stream is part of the file format
         "tqdm",
         "Pillow",
     ],

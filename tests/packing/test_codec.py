@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from ptq_det.packing import CodecError, decode_codes, encode_codes
+from ptq_det.packing.codec import _PROBABILITY
+
+RNG = np.random.default_rng(0)
+
+
+def random_codes(shape, p=(0.1, 0.8, 0.1)):
+    return RNG.choice(np.array([-1, 0, 1], np.int8), size=shape, p=p)
+
+
+def entropy_bytes(codes):
+    p = np.array([(codes == v).mean() for v in (-1, 0, 1)])
+    return -(p[p > 0] * np.log2(p[p > 0])).sum() * codes.size / 8
+
+
+CASES = {
+    "kernel": lambda: random_codes((24, 17, 3, 3)),
+    "matrix": lambda: random_codes((33, 65, 1, 1)),
+    "tall kernel": lambda: random_codes((5, 4, 7, 1)),
+    "wide kernel": lambda: random_codes((5, 4, 2, 6)),
+    "one": lambda: random_codes((1, 1, 1, 1)),
+    "zeros": lambda: np.zeros((9, 8, 3, 3), np.int8),
+    "ones": lambda: np.ones((9, 8, 3, 3), np.int8),
+    "no zeros": lambda: random_codes((30, 30, 3, 3), (0.5, 0.0, 0.5)),
+    "no inputs": lambda: np.zeros((3, 0, 3, 3), np.int8),
+    "nothing": lambda: np.zeros((0, 0, 1, 1), np.int8),
+    "fortran order": lambda: np.asfortranarray(random_codes((12, 9, 3, 3))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_codes_come_back(case):
+    codes = CASES[case]()
+    decoded = decode_codes(encode_codes(codes), codes.shape)
+    assert decoded.dtype == np.int8 and np.array_equal(decoded, codes)
+
+
+def test_independent_codes_cost_their_entropy():
+    codes = random_codes((256, 256, 1, 1))
+    assert len(encode_codes(codes)) <= 1.003 * entropy_bytes(codes) + 64
+
+
+def test_dense_and_sparse_channels_are_told_apart():
+    density = np.linspace(0.02, 0.6, 512)[:, None] * np.linspace(0.2, 1, 512)[None]
+    codes = (RNG.random((512, 512)) < density) * RNG.choice([-1, 1], (512, 512))
+    codes = codes.astype(np.int8)[:, :, None, None]
+    assert len(encode_codes(codes)) < 0.96 * entropy_bytes(codes)
+
+
+def test_neighbours_that_resemble_each_other_are_made_use_of():
+    smooth = RNG.normal(size=(128, 128, 1, 1)) + 0.7 * RNG.normal(size=(128, 128, 3, 3))
+    codes = (np.sign(smooth) * (np.abs(smooth) > 1.5)).astype(np.int8)
+    assert len(encode_codes(codes)) < 0.9 * entropy_bytes(codes)
+
+
+def test_zero_layers_are_almost_free():
+    assert len(encode_codes(np.zeros((512, 512, 3, 3), np.int8))) < 300
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        np.zeros((3, 3), np.int8),
+        np.zeros((3, 3, 1, 1), np.int64),
+        np.full((3, 3, 1, 1), 2, np.int8),
+        np.full((3, 3, 1, 1), -128, np.int8),
+    ],
+    ids=["two dimensions", "int64", "a two", "the least int8"],
+)
+def test_what_is_not_ternary_is_refused(codes):
+    with pytest.raises(ValueError, match="codes must be int8"):
+        encode_codes(codes)
+
+
+def test_damaged_bytes_give_an_error_or_other_codes():
+    codes = random_codes((16, 16, 3, 3))
+    data = encode_codes(codes)
+
+    def differs(damaged):
+        try:
+            return not np.array_equal(decode_codes(damaged, codes.shape), codes)
+        except CodecError:
+            return True
+
+    assert all(differs(data[:cut]) for cut in range(len(data)))
+    assert differs(data + b"\0\0\0\1")
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[RNG.integers(len(data))] ^= 1 << RNG.integers(8)
+        assert differs(bytes(damaged))
+
+
+def test_probabilities_are_symmetric_and_rise():
+    assert (np.diff(_PROBABILITY) >= 0).all() and _PROBABILITY[128] == 32768
+    assert (_PROBABILITY[1:128] + _PROBABILITY[:128:-1] == 65536).all()
