@@ -46,6 +46,7 @@ def tiny_cfg(output_dir):
     cfg = get_cfg()
     add_ternary_config(cfg)
     cfg.merge_from_file(str(REPO / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"))
+    cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
