@@ -136,15 +136,15 @@ def _table(summary: dict) -> str:
         rows.append(
             [
                 name,
-                figures["bbox_AP"],
-                figures["segm_AP"],
+                f"{figures['bbox_AP']:.1f}",
+                f"{figures['segm_AP']:.1f}",
                 f"{100 * figures['sparsity']:.1f} %" if ternary else "0 %",
                 f"{figures['bits_per_weight']:.2f}" if ternary else "32",
                 f"{summary['training_seconds']:.0f} s" if ternary else "",
             ]
         )
     headers = ["weights", "box AP", "mask AP", "zeros", "bits per weight", "fine-tuning"]
-    table = tabulate(rows, headers, floatfmt=".1f", tablefmt="github")
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     return (
         f"\n{table}\n\nBits per weight: entropy of the codes, over the ternary layers. "
         f"All of it took {summary['seconds']:.0f} s."
