@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException
 from ptq_det import TernaryTrainer, add_ternary_config
 from ptq_det.convert import check_trained
 from ptq_det.engine.checkpoint import TernaryCheckpointer
-from ptq_det.engine.evaluation import test_with_augmentation
+from ptq_det.engine.evaluation import evaluate_with_augmentation
 from ptq_det.engine.preflight import (
     check_datasets,
     check_device,
@@ -53,7 +53,7 @@ def evaluate(cfg, resume):
     check_trained(model, cfg)
     results = TernaryTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
-        results.update(test_with_augmentation(TernaryTrainer, cfg, model))
+        results.update(evaluate_with_augmentation(TernaryTrainer, cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
@@ -63,7 +63,7 @@ def train(cfg, resume):
     trainer = TernaryTrainer(cfg)
     trainer.resume_or_load(resume=resume)
     if cfg.TEST.AUG.ENABLED:
-        augmented = lambda: test_with_augmentation(TernaryTrainer, cfg, trainer.model)  # noqa: E731
+        augmented = lambda: evaluate_with_augmentation(TernaryTrainer, cfg, trainer.model)  # noqa: E731
         trainer.register_hooks([hooks.EvalHook(0, augmented)])
     return trainer.train()
 

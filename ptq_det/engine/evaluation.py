@@ -17,7 +17,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-__all__ = ["build_evaluator"]
+__all__ = ["build_evaluator", "evaluate_with_augmentation"]
 
 # evaluator_type of a data set's metadata -> what evaluates it, as (data set, folder) -> evaluator
 _EVALUATORS = {
@@ -59,7 +59,7 @@ def build_evaluator(
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def test_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDict:
+def evaluate_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDict:
     """Evaluate with test-time augmentation (``TEST.AUG``); every result's name ends in ``_TTA``."""
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
