@@ -8,6 +8,7 @@ they are read, and the random augmentation of a sample is seeded by its place in
 
 import itertools
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator
@@ -101,9 +102,14 @@ def build_resumable_train_loader(cfg: CfgNode, mapper=None) -> DataLoader:
     groups = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = [int(d["width"] > d["height"]) for d in dicts]
+    # A generator of its own: starting workers must not draw from the model's random numbers, or
+    # the first step after a resume would differ.
+    generator = torch.Generator()
+    generator.manual_seed(cfg.SEED) if cfg.SEED >= 0 else generator.seed()
     return DataLoader(
         _MappedDataset(dicts, mapper, cfg.SEED),
         batch_sampler=ResumableBatchSampler(sampler, cfg.SOLVER.IMS_PER_BATCH // world, groups),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
+        generator=generator,
     )

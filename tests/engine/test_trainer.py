@@ -59,7 +59,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     cfg.TERNARY.DECAY = 0.01
     cfg.INPUT.MIN_SIZE_TRAIN = (48, 56, 64)
     cfg.SOLVER.BASE_LR = 0.01
-    cfg.MODEL.WEIGHTS = ""
+    cfg.DATALOADER.NUM_WORKERS = saved % 2  # with and without processes that read pictures
 
     cfg.OUTPUT_DIR = os.fspath(tmp_path / "whole")
     torch.manual_seed(0)
