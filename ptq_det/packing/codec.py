@@ -40,7 +40,7 @@ class CodecError(ValueError):
 
 
 def _probabilities() -> np.ndarray:
-    """Probability of a logit byte b, 1 / (1 + 2^((128 − b)/11.2…)), in integers of 65536ths.
+    """Probability of a logit byte b, 1 / (1 + 2^((128 − b)/8)), in 65536ths.
 
     Powers come from square roots and products alone, which IEEE 754 rounds alike everywhere.
     """
