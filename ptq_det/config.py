@@ -75,5 +75,9 @@ def add_ternary_config(cfg: CN) -> None:
     # threshold, which takes a larger rate than float fine-tuning.
     cfg.TERNARY.OPTIMIZER = "SGD"
 
+    # What layers that are not ternary become in the packed file: "int8" (a scale for each output
+    # channel) or "float16".
+    cfg.TERNARY.FLOAT_LAYERS = "int8"
+
     # Refuse to train or evaluate when a ternary layer's weights were not loaded.
     cfg.TERNARY.REQUIRE_TRAINED = True

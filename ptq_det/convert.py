@@ -22,7 +22,14 @@ from .quantizers import build_quantizer
 from .settings import TernarySettings
 from .straight_through import Decay
 
-__all__ = ["Conversion", "check_trained", "ternarize", "ternary_layers", "unwrap"]
+__all__ = [
+    "Conversion",
+    "check_trained",
+    "make_plain",
+    "ternarize",
+    "ternary_layers",
+    "unwrap",
+]
 
 _TERNARY_TYPES = {
     nn.Conv2d: TernaryConv2d,
@@ -111,6 +118,14 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
     if settings.threshold == "network":
         _share_threshold([m for m in model.modules() if isinstance(m, TernaryLayer)], settings)
     return record
+
+
+def make_plain(model: nn.Module) -> None:
+    """Give ternary layers back the classes they had, in place; weights are left as they are."""
+    plain = {TernaryConv2d: Conv2d, TernaryConvTranspose2d: nn.ConvTranspose2d}
+    for layer in ternary_layers(model).values():
+        layer.__class__ = plain.get(type(layer), nn.Linear)
+        del layer.ternary, layer.scale
 
 
 def check_trained(model: nn.Module, cfg: CfgNode) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
+from .filters import from_filters, to_filters
 from .network_threshold import NetworkThreshold
 from .quantizers import Quantizer, dequantize, is_ternary
 from .schedule import Stage
@@ -72,11 +73,11 @@ class TernaryLayer:
 
     def to_filters(self, weight: Tensor) -> Tensor:
         """The weight as a matrix of filters ``(F, N)``, one output channel a row."""
-        return weight.reshape(len(weight), -1) if weight.numel() else weight.new_zeros(1, 0)
+        return to_filters(weight)
 
     def from_filters(self, filters: Tensor) -> Tensor:
         """The reverse of :meth:`to_filters`."""
-        return filters.reshape(self.weight.shape)
+        return from_filters(filters, self.weight.shape)
 
     def forward_weight(self) -> Tensor:
         """The weight that the forward pass uses, shape and dtype of ``weight``.
@@ -115,14 +116,19 @@ class TernaryLayer:
         return True
 
     @torch.no_grad()
-    def codes_and_value(self) -> tuple[Tensor, Tensor]:
-        """Codes (int8) and ternary weight (float32), shape of ``weight``, as things stand now."""
+    def codes_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Codes ``(F, N)`` and scale ``(S, G)``, float32, as things stand now."""
         filters = self.to_filters(self.weight).float()
-        quantizer = self.ternary.quantizer
         stage = self.current_stage(filters)
         codes = self._codes(filters, stage)
-        learned = self.scale is not None and stage is not Stage.FROZEN
-        scale = self.scale if learned else quantizer.scale(filters, codes)
+        if self.scale is not None and stage is not Stage.FROZEN:
+            return codes, self.scale.detach()
+        return codes, self.ternary.quantizer.scale(filters, codes)
+
+    @torch.no_grad()
+    def codes_and_value(self) -> tuple[Tensor, Tensor]:
+        """Codes (int8) and ternary weight (float32), shape of ``weight``, as things stand now."""
+        codes, scale = self.codes_and_scale()
         value = dequantize(codes, scale)
         return self.from_filters(codes.to(torch.int8)), self.from_filters(value)
 
@@ -201,14 +207,10 @@ class TernaryConvTranspose2d(TernaryLayer, nn.ConvTranspose2d):
     """A ternary ``torch.nn.ConvTranspose2d``; its output channels are on dimension 1."""
 
     def to_filters(self, weight):
-        inputs, outputs, height, width = weight.shape
-        grouped = weight.reshape(self.groups, inputs // self.groups, outputs, height, width)
-        return grouped.transpose(1, 2).reshape(self.groups * outputs, -1)
+        return to_filters(weight, self.groups)
 
     def from_filters(self, filters):
-        inputs, outputs, height, width = self.weight.shape
-        grouped = filters.reshape(self.groups, outputs, inputs // self.groups, height, width)
-        return grouped.transpose(1, 2).reshape(self.weight.shape)
+        return from_filters(filters, self.weight.shape, self.groups)
 
     def forward(self, x, output_size=None):
         padding = self._output_padding(

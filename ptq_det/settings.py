@@ -18,6 +18,7 @@ _CHOICES = {
     "threshold": ("layer", "network"),
     "optimizer": ("SGD", "AdamW"),
     "decay_toward": ("codes", "zero"),
+    "float_layers": ("int8", "float16"),
 }
 
 
@@ -42,6 +43,7 @@ class TernarySettings:
     prune_end: float
     freeze_start: float
     optimizer: str
+    float_layers: str
     require_trained: bool
 
     @staticmethod

@@ -1,5 +1,16 @@
-"""Ternary codes as bytes."""
+"""Ternary models as files."""
 
 from .codec import CodecError, decode_codes, encode_codes
+from .container import PackedFileError
+from .model import PackedModel, load_packed, pack_model, packed_config
 
-__all__ = ["CodecError", "decode_codes", "encode_codes"]
+__all__ = [
+    "CodecError",
+    "PackedFileError",
+    "PackedModel",
+    "decode_codes",
+    "encode_codes",
+    "load_packed",
+    "pack_model",
+    "packed_config",
+]

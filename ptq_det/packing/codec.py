@@ -1,4 +1,4 @@
-"""Ternary codes ⇄ bytes: asymmetric numeral systems with contexts, one layer at a time.
+"""Codes ⇄ bytes: asymmetric numeral systems with contexts, one layer at a time.
 
 Codes are coded kernel position by kernel position, from the centre outwards, each over the pairs of
 an output and an input channel. What is known of a code before it is coded sets its probabilities:
@@ -8,7 +8,9 @@ an output and an input channel. What is known of a code before it is coded sets 
   codes are multiplied by the sign of their neighbourhood, so that a neighbourhood and its negative
   share their statistics.
 
-All codes of a position that share level and context are coded in one call. docs/file_format.md
+All codes of a position that share level and context are coded in one call. Codes of more bits than
+ternary ones are coded as their signs, which are ternary, and then their magnitudes by a histogram.
+docs/file_format.md
 specifies the bytes; a change of them is another version of the file format.
 """
 
@@ -23,7 +25,7 @@ __all__ = ["CodecError", "decode_codes", "encode_codes"]
 AnsCoder = constriction.stream.stack.AnsCoder
 Categorical = constriction.stream.model.Categorical
 
-_HEADER = struct.Struct("<BBH")
+_HEADER = struct.Struct("<BBBH")
 _PLAIN, _LEVELS, _NEIGHBOURS, _COUNTS = range(4)  # the schemes; each knows what those before know
 _BLOCK = 1 << 19  # codes of a position that are worked on at a time, so that they stay in the cache
 _CODES_PER_BYTE = 400_000  # at the least entropy that the probabilities allow
@@ -173,22 +175,23 @@ def _histogram_model(weights: np.ndarray) -> Categorical:
 
 
 def encode_codes(codes: np.ndarray) -> bytes:
-    """Code a layer's ternary codes, by the scheme that gives the fewest bytes.
+    """Code a layer's codes, by the scheme that gives the fewest bytes.
 
     Args:
-        codes: int8 ``(outputs, inputs, height, width)`` in {−1, 0, 1}; 1 × 1 for a linear layer.
+        codes: int8 ``(outputs, inputs, height, width)`` of at least −127; ternary ones are in
+            {−1, 0, 1}. Height and width are 1 for a linear layer.
 
     Raises:
         ValueError: another shape, or other values.
     """
-    if codes.ndim != 4 or codes.dtype != np.int8 or ((codes < -1) | (codes > 1)).any():
-        raise ValueError("codes must be int8 of four dimensions with values -1, 0 and 1")
+    if codes.ndim != 4 or codes.dtype != np.int8 or (codes == -128).any():
+        raise ValueError("codes must be int8 of four dimensions, and none of them -128")
     outputs, inputs, height, width = codes.shape
-    planes = np.ascontiguousarray(
-        codes.reshape(outputs, inputs, height * width).transpose(2, 0, 1)
-    )
+    signs = np.sign(codes).reshape(outputs, inputs, height * width)
+    planes = np.ascontiguousarray(signs.transpose(2, 0, 1))
     positions = _positions(height, width)
-    return _encode(planes, positions, _plan(planes, positions))
+    magnitudes = np.abs(codes[codes != 0]).astype(np.int32)
+    return _encode(planes, positions, _plan(planes, positions), magnitudes)
 
 
 @dataclass
@@ -307,7 +310,9 @@ def _fit(counts: np.ndarray, units: int) -> tuple[np.ndarray, float]:
     return logits, float(bits) + 16 * int((total.sum(1) > 0).sum())
 
 
-def _encode(planes: np.ndarray, positions: list[_Position], plan: _Plan) -> bytes:
+def _encode(
+    planes: np.ndarray, positions: list[_Position], plan: _Plan, magnitudes: np.ndarray
+) -> bytes:
     _, outputs, inputs = planes.shape
     scheme, levels = plan.scheme, plan.levels
     rows, columns = plan.rows, plan.columns
@@ -332,10 +337,16 @@ def _encode(planes: np.ndarray, positions: list[_Position], plan: _Plan) -> byte
     models = _Models(levels, plan.units)
     logits = plan.logits.tolist()
     coder = AnsCoder()  # a stack: what is to be decoded first goes in last
+    largest = int(magnitudes.max(initial=1))
+    if largest > 1:
+        histogram = _magnitude_weights(magnitudes)
+        coder.encode_reverse(magnitudes - 1, _histogram_model(histogram))
     for key, symbols in reversed(groups):
         pair = logits[_context_of(key, levels, scheme)]
         coder.encode_reverse(symbols, models.of(key % levels, *pair))
-    header = [_HEADER.pack(scheme, plan.units, len(used)), plan.logits[used].tobytes()]
+    header = [_HEADER.pack(largest, scheme, plan.units, len(used)), plan.logits[used].tobytes()]
+    if largest > 1:
+        header.append(histogram.astype("<u2").tobytes())
     if scheme != _PLAIN:
         weights = [_level_weights(level) for level in (rows, columns)]
         for level, weight in ((columns, weights[1]), (rows, weights[0])):
@@ -365,6 +376,12 @@ def _level_weights(levels: np.ndarray) -> np.ndarray:
     return np.maximum(1, np.round(255 * counts / counts.max()))
 
 
+def _magnitude_weights(magnitudes: np.ndarray) -> np.ndarray:
+    """Histogram of magnitudes from 1 on, its largest figure scaled to 65535, none of them 0."""
+    counts = np.bincount(magnitudes)[1:].astype(np.float64)
+    return np.maximum(1, np.round(65535 * counts / counts.max()))
+
+
 def decode_codes(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
     """The codes that :func:`encode_codes` made bytes of.
 
@@ -383,8 +400,11 @@ def decode_codes(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
     if outputs * inputs * height * width > _CODES_PER_BYTE * len(data):
         raise CodecError("the codes of a layer are too few bytes for its shape")
     reader = _Reader(data)
-    scheme, units, used = reader.header()
+    largest, scheme, units, used = reader.header()
     pairs = iter(reader.array(2 * used).reshape(-1, 2).tolist())
+    histogram = reader.array(2 * largest if largest > 1 else 0).view("<u2").astype(np.float64)
+    if (histogram == 0).any():
+        raise CodecError("the codes of a layer lack magnitudes")
     rows = columns = np.zeros(0, np.int64)
     if scheme != _PLAIN:
         weights = [reader.array(reader.array(1)[0]).astype(np.float64) for _ in range(2)]
@@ -424,9 +444,14 @@ def decode_codes(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
             if sign is not None:
                 plane *= sign
             part[position.index] = plane
+    codes = np.ascontiguousarray(planes.transpose(1, 2, 0)).reshape(shape)
+    if largest > 1:
+        nonzero = codes != 0
+        magnitudes = coder.decode(_histogram_model(histogram), int(nonzero.sum()))
+        codes[nonzero] *= (magnitudes + 1).astype(np.int8)
     if not coder.is_empty() or next(pairs, None) is not None:
         raise CodecError("the codes of a layer are followed by other bytes")
-    return np.ascontiguousarray(planes.transpose(1, 2, 0)).reshape(shape)
+    return codes
 
 
 class _Reader:
@@ -441,13 +466,15 @@ class _Reader:
             raise CodecError("the codes of a layer are cut")
         return np.frombuffer(self._data, np.uint8, int(count), start)
 
-    def header(self) -> tuple[int, int, int]:
-        scheme, units, used = _HEADER.unpack(self.array(_HEADER.size).tobytes())
+    def header(self) -> tuple[int, int, int, int]:
+        largest, scheme, units, used = _HEADER.unpack(self.array(_HEADER.size).tobytes())
+        if not 1 <= largest <= 127:
+            raise CodecError(f"the codes of a layer have the impossible magnitude {largest}")
         if scheme > _COUNTS:
             raise CodecError(f"the codes of a layer have the unknown scheme {scheme}")
         if scheme == _PLAIN and units:
             raise CodecError("the codes of a layer have levels that their scheme does not know")
-        return scheme, units, used
+        return largest, scheme, units, used
 
     def coder(self) -> AnsCoder:
         rest = self._data[self._at :]

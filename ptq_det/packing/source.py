@@ -1,0 +1,60 @@
+"""Packed models from what users have: ternary or float checkpoints, packed files."""
+
+import logging
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from ..convert import ternarize, ternary_layers
+from ..quantizers import is_ternary
+from .container import is_packed
+from .model import PackedModel
+
+__all__ = ["packed_from_checkpoint", "packed_from_model"]
+
+
+def packed_from_checkpoint(cfg: CfgNode) -> tuple[PackedModel, bool]:
+    """The packed form of ``MODEL.WEIGHTS``, and whether it was ternarized for that in one shot.
+
+    Args:
+        cfg: config of the model. Of a packed file, only ``MODEL.WEIGHTS`` is looked at.
+
+    Raises:
+        InputError: the weights, or a value of the config, cannot be used.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if weights:
+        local = PathManager.get_local_path(weights)
+        if is_packed(local):
+            return PackedModel.read(local), False
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    ternarize(model, cfg)
+    DetectionCheckpointer(model).load(weights)
+    return packed_from_model(model, cfg)
+
+
+def packed_from_model(
+    model: nn.Module, cfg: CfgNode, architecture: list | None = None
+) -> tuple[PackedModel, bool]:
+    """The packed form of a model, ternarized in one shot where it is not ternary yet."""
+    ternarize(model, cfg)
+    model.eval()
+    layers = ternary_layers(model)
+    latent = [
+        name
+        for name, layer in layers.items()
+        if not is_ternary(layer.to_filters(layer.weight).float(), layer.ternary.quantizer)
+    ]
+    if latent:
+        logging.getLogger(__name__).info(
+            "%d of %d layers hold latent weights, which are ternarized now",
+            len(latent),
+            len(layers),
+        )
+    return PackedModel.of(model, cfg, architecture), bool(latent)

@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+"""Packs a model into a real file and shows where its bytes are.
+
+python tools/measure_size.py --config-file configs/mask_rcnn_R50_ptq.yaml MODEL.WEIGHTS W
+python tools/measure_size.py --torchvision resnet18 [--weights FILE] TERNARY.SPARSITY 0.89
+
+W is a ternary checkpoint, a packed file, or a float checkpoint, which is ternarized in one shot.
+"""
+
+import argparse
+import sys
+import warnings
+
+import yaml
+from detectron2.config import get_cfg
+from detectron2.utils.logger import setup_logger
+
+from ptq_det import add_ternary_config
+from ptq_det.classification import NETWORKS, build_classifier, classifier_config
+from ptq_det.engine.preflight import check_weights, find_config_file
+from ptq_det.errors import InputError
+from ptq_det.files import replacing
+from ptq_det.packing.report import draw_sizes, measure_size
+from ptq_det.packing.source import packed_from_checkpoint, packed_from_model
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--config-file", help="config of a detector")
+    model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
+    parser.add_argument("--weights", default="", help="weights of the --torchvision network")
+    parser.add_argument("--output", help="packed file to keep, e.g. model.safetensors")
+    parser.add_argument("--json", help="file for all figures")
+    parser.add_argument("--plot", help="file for a picture of where the bytes are, .png")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
+    return parser.parse_args()
+
+
+def packed_model(args):
+    """The model to measure, and whether it was ternarized just for that."""
+    try:
+        if args.torchvision:
+            cfg = classifier_config(args.torchvision, args.opts)
+        else:
+            cfg = get_cfg()
+            add_ternary_config(cfg)
+            cfg.merge_from_file(find_config_file(args.config_file))
+            cfg.merge_from_list(args.opts)
+    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
+        raise InputError(f"config or override: {error}") from error
+    if args.torchvision:
+        model, architecture = build_classifier(args.torchvision, args.weights)
+        return packed_from_model(model, cfg, architecture)
+    check_weights(cfg.MODEL.WEIGHTS)
+    return packed_from_checkpoint(cfg)
+
+
+def main():
+    args = parse()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    for name in ("fvcore", "ptq_det"):
+        setup_logger(name=name)
+    try:
+        packed, one_shot = packed_model(args)
+        report = measure_size(packed, args.output, one_shot)
+        if args.json:
+            with replacing(args.json) as scratch:
+                scratch.write_text(report.to_json() + "\n")
+        if args.plot:
+            draw_sizes(report, args.plot)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(report.table())
+    if one_shot:
+        print("\nThe weights were ternarized in one shot, without fine-tuning: sizes count, AP not.")
+    print(f"\n{report.summary()}")
+    sys.exit(0 if report.verified else 1)
+
+
+if __name__ == "__main__":
+    main()
