@@ -12,8 +12,19 @@ except ImportError as error:
 from . import data, modeling  # noqa: F401  (they register with Detectron2)
 from .config import add_ternary_config
 from .convert import ternarize
+from .engine.checkpoint import register_safetensors
 from .engine.hooks import PTQHook
 from .engine.trainer import TernaryTrainer
+from .packing import load_packed, pack_model, packed_config
 
-__all__ = ["PTQHook", "TernaryTrainer", "add_ternary_config", "ternarize"]
+__all__ = [
+    "PTQHook",
+    "TernaryTrainer",
+    "add_ternary_config",
+    "load_packed",
+    "pack_model",
+    "packed_config",
+    "ternarize",
+]
+register_safetensors()
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The whole path on the built-in data: float weights, ternary fine-tuning, evaluation, picture."""
+"""The whole path on the built-in data: float weights, fine-tuning, packed file, picture."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
@@ -17,9 +18,10 @@ from tabulate import tabulate
 
 from .config import add_ternary_config
 from .convert import ternary_layers
-from .engine.checkpoint import TernaryCheckpointer
 from .engine.preflight import check_datasets
 from .engine.trainer import TernaryTrainer
+from .files import replacing
+from .packing import PackedModel
 from .statistics import TernaryStatistics
 
 __all__ = ["run_demo"]
@@ -29,7 +31,7 @@ _ZOOM = 2
 
 
 def run_demo(config_file: str, output: str, overrides: list[str] | None = None) -> dict:
-    """Evaluate a float model, fine-tune it ternary, evaluate again; print a table of both.
+    """Evaluate a float model, fine-tune it ternary, pack it, evaluate the file; print a table.
 
     Args:
         config_file: config whose ``MODEL.WEIGHTS`` is the float model.
@@ -53,7 +55,7 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
 
     logger.info("1/4 Evaluating the float model %s", cfg.MODEL.WEIGHTS)
     float_model = build_model(cfg)
-    TernaryCheckpointer(float_model).load(cfg.MODEL.WEIGHTS)
+    DetectionCheckpointer(float_model).load(cfg.MODEL.WEIGHTS)
     float_ap = _average_precision(TernaryTrainer.test(cfg, float_model))
 
     logger.info("2/4 Fine-tuning it ternary for %d iterations", cfg.SOLVER.MAX_ITER)
@@ -63,13 +65,18 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
     trainer.train()
     training = time.perf_counter() - training
 
-    logger.info("3/4 Measuring the ternary model")
+    packed_ap = _average_precision(trainer._last_eval_results)  # of the file, at the end of train
+
+    logger.info("3/4 Evaluating the ternary model in memory, to compare with the file")
     measured = TernaryStatistics.of(ternary_layers(trainer.model))
-    ternary_ap = _average_precision(trainer._last_eval_results)
+    ternary_ap = _average_precision(TernaryTrainer.test(cfg, trainer.model))
 
     logger.info("4/4 Drawing predictions")
     picture = Path(output) / "predictions.png"
-    draw_side_by_side(cfg, {"float": float_model, "ternary": trainer.model}, picture)
+    file = Path(output) / "model_final.safetensors"
+    packed = PackedModel.read(file)
+    packed_model = packed.build(cfg.MODEL.DEVICE)
+    draw_side_by_side(cfg, {"float": float_model, "packed": packed_model}, picture)
 
     summary = {
         "float": float_ap,
@@ -78,12 +85,18 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
             "sparsity": measured.sparsity,
             "bits_per_weight": measured.bits_per_weight,
         },
+        "packed": {
+            **packed_ap,
+            "bytes": file.stat().st_size,
+            "float_bytes": packed.float_bytes,
+        },
         "training_seconds": training,
         "seconds": time.perf_counter() - start,
     }
-    _write(Path(output) / "summary.json", json.dumps(summary, indent=2) + "\n")
+    with replacing(Path(output) / "summary.json") as scratch:
+        scratch.write_text(json.dumps(summary, indent=2) + "\n")
     print(_table(summary))
-    print(f"Pictures: {picture}")
+    print(f"Packed model: {file}\nPictures: {picture}")
     return summary
 
 
@@ -106,9 +119,8 @@ def draw_side_by_side(cfg: CfgNode, models: dict, path: Path, pictures: int = 5)
             drawn = drawing.draw_instance_predictions(instances[instances.scores > _MIN_SCORE])
             row.append(drawn.get_image()[:, :, ::-1])
         rows.append(np.concatenate(row, axis=1))
-    scratch = path.with_name(f"tmp_{path.name}")
-    cv2.imwrite(os.fspath(scratch), np.concatenate(rows))
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        cv2.imwrite(os.fspath(scratch), np.concatenate(rows))
 
 
 def _size(record: dict) -> dict:
@@ -129,29 +141,22 @@ def _average_precision(results: dict) -> dict:
 
 
 def _table(summary: dict) -> str:
-    rows = []
-    for name in ("float", "ternary"):
-        figures = summary[name]
-        ternary = name == "ternary"
-        rows.append(
-            [
-                name,
-                f"{figures['bbox_AP']:.1f}",
-                f"{figures['segm_AP']:.1f}",
-                f"{100 * figures['sparsity']:.1f} %" if ternary else "0 %",
-                f"{figures['bits_per_weight']:.2f}" if ternary else "32",
-                f"{summary['training_seconds']:.0f} s" if ternary else "",
-            ]
-        )
-    headers = ["weights", "box AP", "mask AP", "zeros", "bits per weight", "fine-tuning"]
+    measured, packed = summary["ternary"], summary["packed"]
+    zeros, bits = f"{100 * measured['sparsity']:.1f} %", f"{measured['bits_per_weight']:.2f}"
+    ratio = packed["float_bytes"] / packed["bytes"]
+    sizes = {
+        "float": ["0 %", "32", f"{packed['float_bytes'] / 2**20:.2f}", ""],
+        "ternary": [zeros, bits, "", f"{summary['training_seconds']:.0f} s"],
+        "packed": [zeros, bits, f"{packed['bytes'] / 2**20:.2f} (1/{ratio:.1f})", ""],
+    }
+    rows = [
+        [name, f"{summary[name]['bbox_AP']:.1f}", f"{summary[name]['segm_AP']:.1f}", *size]
+        for name, size in sizes.items()
+    ]
+    headers = ["weights", "box AP", "mask AP", "zeros", "bits per weight", "MiB", "fine-tuning"]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     return (
         f"\n{table}\n\nBits per weight: entropy of the codes, over the ternary layers. "
+        "The row `packed` is the file, loaded back. "
         f"All of it took {summary['seconds']:.0f} s."
     )
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f"tmp_{path.name}")
-    scratch.write_text(text)
-    scratch.replace(path)

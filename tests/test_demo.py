@@ -22,8 +22,12 @@ def test_the_demo_writes_summary_and_picture(pictures, repo, tmp_path, capsys):
     assert summary["ternary"]["sparsity"] == pytest.approx(0.8, abs=1e-3)
     assert {"bbox_AP", "segm_AP"} <= set(summary["float"]) & set(summary["ternary"])
     assert summary["float"]["segm_AP"] > 20  # it starts from trained weights
+    packed = summary["packed"]
+    assert packed["segm_AP"] == pytest.approx(summary["ternary"]["segm_AP"], abs=0.05)
+    size = (tmp_path / "demo/model_final.safetensors").stat().st_size
+    assert packed["bytes"] == size and packed["float_bytes"] > 20 * size
     assert summary["seconds"] > summary["training_seconds"] > 0
     picture = cv2.imread(str(tmp_path / "demo/predictions.png"))
     assert picture.shape == (2 * 256, 28 + 4 * 256, 3)
     printed = capsys.readouterr().out
-    assert "| ternary" in printed and "80.0 %" in printed
+    assert "| packed" in printed and "80.0 %" in printed

@@ -6,6 +6,7 @@ import sys
 import time
 
 import yaml
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser, default_setup, hooks, launch
 from detectron2.evaluation import verify_results
@@ -15,7 +16,6 @@ from torch.multiprocessing import ProcessExitedException
 
 from ptq_det import TernaryTrainer, add_ternary_config
 from ptq_det.convert import check_trained
-from ptq_det.engine.checkpoint import TernaryCheckpointer
 from ptq_det.engine.evaluation import evaluate_with_augmentation
 from ptq_det.engine.preflight import (
     check_datasets,
@@ -47,8 +47,8 @@ def setup(args):
 
 
 def evaluate(cfg, resume):
-    model = TernaryTrainer.build_model(cfg)
-    checkpointer = TernaryCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    model = TernaryTrainer.build_model(cfg).eval()
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     check_trained(model, cfg)
     results = TernaryTrainer.test(cfg, model)

@@ -1,25 +1,71 @@
-"""Detectron2's checkpointer, for plain ``.safetensors`` files too."""
-
-import os
+"""Safetensors files as weights for Detectron2's checkpointer: packed models and plain weights."""
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["TernaryCheckpointer", "load_weights", "save_int8_weights"]
+from ..convert import make_plain
+from ..errors import InputError
+from ..files import replacing
+from ..packing.container import PackedFileError, is_packed
+from ..packing.model import PackedModel
+
+__all__ = ["load_weights", "register_safetensors", "save_int8_weights"]
 
 _INT8, _SCALE = ".int8", ".int8_scale"
+_load_other = DetectionCheckpointer._load_file
 
 
-class TernaryCheckpointer(DetectionCheckpointer):
-    """Reads what :class:`DetectionCheckpointer` reads, and weights in a safetensors file."""
+def register_safetensors() -> None:
+    """Let every ``DetectionCheckpointer`` read ``MODEL.WEIGHTS x.safetensors``.
 
-    def _load_file(self, filename):
-        if filename.endswith(".safetensors"):
-            return {"model": load_weights(filename)}
-        return super()._load_file(filename)
+    Detectron2 has no registry of file types, and ``DefaultPredictor`` and ``DefaultTrainer`` make
+    the checkpointer themselves, so its method is replaced by one that falls back on it.
+    """
+    DetectionCheckpointer._load_file = _load_file
+
+
+def _load_file(self, filename):
+    if not filename.endswith(".safetensors"):
+        return _load_other(self, filename)
+    if not is_packed(filename):
+        return {"model": load_weights(filename)}
+    return {"model": _fitting_weights(self.model, filename)}
+
+
+def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
+    """Weights of a packed file for a model, whose ternary layers become plain for evaluation.
+
+    A packed scale has the norm folded in, so it is not the scale that a ternary layer would find
+    again. A model in training mode keeps its ternary layers and takes the weights for latent ones.
+    """
+    packed = PackedModel.read(path)
+    if packed.architecture != ["detectron2"]:
+        raise PackedFileError(path, f"it holds no detector but {packed.architecture[1]}")
+    weights = packed.state_dict()
+    if not model.training:
+        make_plain(model)
+    expected = {
+        name: tuple(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    unlike = sorted(
+        name
+        for name in {*expected, *found}
+        if expected.get(name) != found.get(name) and not name.endswith(".scale")
+    )
+    if unlike:
+        name = unlike[0]
+        raise InputError(
+            f"{path} is a packed model of another config: {name!r} has the shape "
+            f"{found.get(name)} there and {expected.get(name)} in this config "
+            f"({len(unlike)} differences). ptq_det.packed_config(path) gives its own config."
+        )
+    return weights
 
 
 def save_int8_weights(weights: dict[str, Tensor], path: str) -> None:
@@ -42,8 +88,8 @@ def save_int8_weights(weights: dict[str, Tensor], path: str) -> None:
         scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         codes = (rows / scale[:, None]).round().to(torch.int8)
         tensors[name + _INT8], tensors[name + _SCALE] = codes.reshape(tensor.shape), scale
-    save_file(tensors, f"{path}.tmp")
-    os.replace(f"{path}.tmp", path)
+    with replacing(path) as scratch:
+        save_file(tensors, scratch)
 
 
 def load_weights(path: str) -> dict[str, Tensor]:

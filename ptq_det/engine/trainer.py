@@ -1,19 +1,22 @@
 """Detectron2's default trainer with ternary weights."""
 
 import logging
+import os
 import weakref
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.modeling import build_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
-from ..convert import check_trained, ternarize
+from ..convert import check_trained, ternarize, ternary_layers
 from ..data.loader import build_resumable_train_loader
+from ..packing.model import load_packed, pack_model, round_to_packed
+from ..schedule import Stage
 from ..settings import TernarySettings
-from .checkpoint import TernaryCheckpointer
 from .evaluation import build_evaluator
 from .hooks import PTQHook
 from .preflight import check_num_classes
@@ -55,7 +58,7 @@ class TernaryTrainer(DefaultTrainer):
         trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer_class(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = TernaryCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -85,13 +88,30 @@ class TernaryTrainer(DefaultTrainer):
         return optimizer(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     def build_hooks(self):
-        """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation."""
+        """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation.
+
+        The last evaluation is that of the packed model, ``model_final.safetensors``.
+        """
         hooks = super().build_hooks()
         if TernarySettings.is_ternary_config(self.cfg):
             after = (PreciseBN, PeriodicCheckpointer, EvalHook)
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, after))
             hooks.insert(place, PTQHook(self.cfg))
+            place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+            hooks[place] = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         return hooks
+
+    def _evaluate(self):
+        model = self.model
+        if self.iter + 1 >= self.max_iter:
+            path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.safetensors")
+            if comm.is_main_process():
+                pack_model(model, self.cfg, path)
+            comm.synchronize()
+            logging.getLogger(__name__).info("Evaluating the packed model %s", path)
+            model = load_packed(path, self.cfg.MODEL.DEVICE)
+        self._last_eval_results = self.test(self.cfg, model)
+        return self._last_eval_results
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -118,3 +138,8 @@ class TernaryTrainer(DefaultTrainer):
         if self.cfg.SEED >= 0:
             torch.manual_seed(self.cfg.SEED + self.iter * _SEED_STRIDE + comm.get_rank())
         super().run_step()
+        layers = ternary_layers(self.model).values()
+        last = self.iter + 1 == self.max_iter
+        if last and any(layer.ternary.stage is Stage.FROZEN for layer in layers):
+            # What is saved and evaluated from here on is what a packed file holds.
+            round_to_packed(self.model, self.cfg.TERNARY.FLOAT_LAYERS)

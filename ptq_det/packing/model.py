@@ -20,7 +20,7 @@ from .architecture import build_architecture, find_norms
 from .container import Container, PackedFileError
 from .layers import PackedLayer, fold_norm, pack_layer
 
-__all__ = ["PackedModel", "load_packed", "pack_model", "packed_config"]
+__all__ = ["PackedModel", "load_packed", "pack_model", "packed_config", "round_to_packed"]
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _PARTS = ("codes", "weight", "scale", "bias")
@@ -172,6 +172,11 @@ class PackedModel:
                 f"{layer.norm}.running_var": one - layer.norm_eps,
             }
         return weights
+
+    @property
+    def float_bytes(self) -> int:
+        """Size of the same model in float32, its norms included."""
+        return 4 * sum(tensor.numel() for tensor in self.state_dict().values())
 
     @torch.no_grad()
     def build(self, device: str | torch.device | None = None) -> nn.Module:

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from safetensors.torch import save_file
 
-from ptq_det.engine.checkpoint import TernaryCheckpointer, load_weights, save_int8_weights
+from ptq_det.engine.checkpoint import load_weights, save_int8_weights
 
 
 def test_int8_weights_come_back_to_half_a_step(tmp_path):
@@ -28,7 +29,7 @@ def test_a_model_loads_half_precision_safetensors(cfg, tmp_path):
     source, model = build_model(cfg), build_model(cfg)
     half = {k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()}
     save_file(half, tmp_path / "w.safetensors")
-    TernaryCheckpointer(model).load(str(tmp_path / "w.safetensors"))
+    DetectionCheckpointer(model).load(str(tmp_path / "w.safetensors"))
     for name, value in model.state_dict().items():
         assert value.dtype == source.state_dict()[name].dtype
         torch.testing.assert_close(value, half[name].to(value.dtype))
@@ -45,6 +46,6 @@ def test_pickles_are_still_read_by_detectron2(cfg, tmp_path):
     model = build_model(cfg)
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
     other = build_model(cfg)
-    TernaryCheckpointer(other).load(str(tmp_path / "w.pth"))
+    DetectionCheckpointer(other).load(str(tmp_path / "w.pth"))
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)

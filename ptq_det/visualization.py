@@ -1,0 +1,79 @@
+"""Predictions drawn into pictures."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from detectron2.utils.visualizer import Visualizer
+
+from .errors import InputError
+from .files import replacing
+from .packing import PackedModel, packed_config
+
+__all__ = ["draw_predictions", "predictor_of"]
+
+
+def predictor_of(path: str, min_size: int | None = None) -> tuple[DefaultPredictor, Metadata]:
+    """Detectron2's predictor for a packed model, and metadata with the names of its classes.
+
+    Args:
+        path: packed model.
+        min_size: shorter side that pictures are scaled to, in pixels; without it, as in the
+            model's config.
+
+    Raises:
+        FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
+    """
+    cfg = packed_config(path)
+    cfg.DATASETS.TEST = ()  # the predictor would look up data sets that need not be here
+    if min_size is not None:
+        cfg.INPUT.MIN_SIZE_TEST = min_size
+    metadata = Metadata(name=os.fspath(path))
+    classes = PackedModel.read(path).classes
+    if classes:
+        metadata.thing_classes = classes
+    return DefaultPredictor(cfg), metadata
+
+
+def draw_predictions(
+    predictor: DefaultPredictor,
+    metadata: Metadata,
+    inputs: Iterable[str],
+    output: str | os.PathLike,
+    threshold: float,
+) -> Iterator[tuple[Path, int]]:
+    """Write a copy of each picture with what was found in it.
+
+    Args:
+        inputs: pictures.
+        output: folder for the copies; they keep their names.
+        threshold: least score of what is drawn.
+
+    Yields:
+        The file written and the number of objects drawn.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in inputs:
+        try:
+            image = read_image(name, format="BGR")
+        except (OSError, ValueError) as error:
+            raise InputError(f"picture {name!r} cannot be read: {error}") from error
+        instances = predictor(image)["instances"].to("cpu")
+        instances = instances[instances.scores >= threshold]
+        drawn = Visualizer(image[:, :, ::-1], metadata).draw_instance_predictions(instances)
+        path = folder / f"{Path(name).stem}.png"
+        with replacing(path) as scratch:
+            data = np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
+            _, encoded = cv2.imencode(".png", data)
+            scratch.write_bytes(encoded.tobytes())
+        yield path, len(instances)

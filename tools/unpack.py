@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Writes a packed model as a plain Detectron2 checkpoint with ternary values.
+
+A stock Detectron2 without ptq_det loads the checkpoint with the model's own config:
+python tools/unpack.py model.safetensors model.pth
+"""
+
+import argparse
+import sys
+
+import torch
+
+from ptq_det.errors import InputError
+from ptq_det.files import replacing
+from ptq_det.packing import PackedModel
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("packed", metavar="IN", help="packed model")
+    parser.add_argument("checkpoint", metavar="OUT", help="checkpoint to write, .pth")
+    args = parser.parse_args()
+    try:
+        weights = PackedModel.read(args.packed).state_dict()
+        with replacing(args.checkpoint) as scratch:
+            torch.save({"model": weights}, scratch)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.checkpoint}: {len(weights)} tensors")
+
+
+if __name__ == "__main__":
+    main()
