@@ -34,6 +34,8 @@ setup(
     extras_require={
         "demo": ["opencv-python-headless<4.12", "matplotlib<3.11"],
         "dev": ["pytest", "ruff"],
+        # What tools/benchmark.py compares the codec with.
+        "benchmark": ["nncodec", "zstandard"],
         # What Detectron2 itself needs, for one that was installed without its dependencies.
         "detectron2": [
             "black",

@@ -2,6 +2,7 @@
 """Benchmarks; every part prints a table and ends its output with one line of JSON.
 
 python tools/benchmark.py train     time of a training step, ternary over float
+python tools/benchmark.py size      bytes of the codec beside other compressors; time of loading
 """
 
 import argparse
@@ -9,7 +10,7 @@ import json
 import warnings
 from pathlib import Path
 
-from ptq_det.benchmark import benchmark_train
+from ptq_det.benchmarks import benchmark_size, benchmark_train
 
 CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
 
@@ -25,9 +26,17 @@ def main():
     train.add_argument("--batch", type=int, default=2, help="pictures a step")
     train.add_argument("--rounds", type=int, default=5, help="steps of each kind")
     train.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
+    size = parts.add_parser("size", help="bytes of the codec beside others; time of loading")
+    size.add_argument("--config-file", default=str(CONFIG))
+    size.add_argument("--rounds", type=int, default=5, help="how often loading is timed")
+    size.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    result = benchmark_train(args.config_file, args.opts, tuple(args.size), args.batch, args.rounds)
+    if args.part == "train":
+        shape = tuple(args.size)
+        result = benchmark_train(args.config_file, args.opts, shape, args.batch, args.rounds)
+    else:
+        result = benchmark_size(args.config_file, args.opts, args.rounds)
     print(json.dumps(result))
 
 

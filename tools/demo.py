@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--input", required=True, nargs="+", help="pictures")
     parser.add_argument("--output", required=True, help="folder for the drawings")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score that is drawn")
-    parser.add_argument("--min-size", type=int, help="shorter side in pixels; default: the config's")
+    parser.add_argument("--min-size", type=int, help="shorter side in pixels")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     try:

@@ -75,7 +75,7 @@ def main():
         sys.exit(f"error: {error}")
     print(report.table())
     if one_shot:
-        print("\nThe weights were ternarized in one shot, without fine-tuning: sizes count, AP not.")
+        print("\nTernarized in one shot, without fine-tuning: the sizes count, an AP would not.")
     print(f"\n{report.summary()}")
     sys.exit(0 if report.verified else 1)
 

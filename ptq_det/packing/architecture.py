@@ -34,9 +34,7 @@ class _LayerTracer(torch.fx.Tracer):
         return own or super().is_leaf_module(m, module_qualified_name)
 
 
-def build_architecture(
-    architecture: list, config: Callable[[], CfgNode], path: str
-) -> nn.Module:
+def build_architecture(architecture: list, config: Callable[[], CfgNode], path: str) -> nn.Module:
     """A plain model on the CPU with arbitrary weights.
 
     Args:
@@ -61,7 +59,9 @@ def build_architecture(
                     ) from error
                 make_plain(model)
                 return model
-            case ["torchvision", str(name), int(classes)] if name in torchvision.models.list_models():
+            case ["torchvision", str(name), int(classes)] if (
+                name in torchvision.models.list_models()
+            ):
                 return torchvision.models.get_model(name, weights=None, num_classes=classes)
     raise PackedFileError(path, f"its architecture {architecture!r} is not known")
 
@@ -81,7 +81,9 @@ def find_norms(model: nn.Module) -> dict[str, str]:
         return found
     try:
         graph = _LayerTracer().trace(model)
-    except Exception:  # a model may do anything in its forward pass; what is not found is not folded
+    except (
+        Exception
+    ):  # a model may do anything in its forward pass; what is not found is not folded
         return found
     for node in graph.nodes:
         if node.op != "call_module" or fold_norm(modules.get(node.target)) is None:

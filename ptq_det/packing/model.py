@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
@@ -280,10 +280,14 @@ def _config_text(cfg: CfgNode) -> str:
 
 def _class_names(cfg: CfgNode) -> list[str]:
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        if name in MetadataCatalog.list():
-            classes = MetadataCatalog.get(name).get("thing_classes")
-            if classes:
-                return list(classes)
+        metadata = MetadataCatalog.get(name)
+        if name in DatasetCatalog and not metadata.get("thing_classes"):
+            try:
+                DatasetCatalog.get(name)  # COCO files tell their classes when they are read
+            except OSError:  # the data are elsewhere
+                continue
+        if metadata.get("thing_classes"):
+            return list(metadata.thing_classes)
     return []
 
 

@@ -1,4 +1,4 @@
-"""Measurements that are ratios taken in one run; ``tools/benchmark.py`` is their command line."""
+"""Time of a training step, ternary over float."""
 
 import statistics
 import time
@@ -12,10 +12,10 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from tqdm import tqdm
 
-from .config import add_ternary_config
-from .convert import ternarize, ternary_layers
-from .engine.trainer import TernaryTrainer
-from .schedule import Stage
+from ..config import add_ternary_config
+from ..convert import ternarize, ternary_layers
+from ..engine.trainer import TernaryTrainer
+from ..schedule import Stage
 
 __all__ = ["benchmark_train"]
 

@@ -1,4 +1,4 @@
-from ptq_det.benchmark import benchmark_train
+from ptq_det.benchmarks import benchmark_train
 
 
 def test_the_training_benchmark_compares_every_stage(repo):
