@@ -96,14 +96,16 @@ def _positions(height: int, width: int) -> list[_Position]:
 
 def _context(
     planes: np.ndarray, position: _Position, scheme: int
-) -> tuple[np.ndarray | int, np.ndarray | None]:
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Context of each pair of channels at a position, and the sign to multiply its code by.
+
+    None stands for context 0 and sign 1 everywhere.
 
     Args:
         planes: int8 codes ``(positions, outputs, inputs)``, of which those before are known.
     """
     if scheme < _NEIGHBOURS or position.kind == 0:
-        return position.kind * _COUNTED, None
+        return None, None
     first, *second = [planes[i] for i in position.beside] or [np.int8(0)]
     lean, state = 3 * first, 9 * first
     if second:
@@ -125,8 +127,8 @@ def _context(
 def _key(planes, position, scheme, level, levels) -> tuple[np.ndarray, np.ndarray | None]:
     """What each code's probabilities depend on, context · levels + level, and its sign."""
     context, sign = _context(planes, position, scheme)
-    if isinstance(context, int):
-        return (level + context * levels if context else level), sign
+    if context is None:
+        return level, None
     context *= levels
     context += level
     return context, sign
