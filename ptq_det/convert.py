@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -113,6 +113,8 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
         _refuse_idle_overrides(settings, [*chosen, *record.already])
     for name, module in chosen.items():
         _convert(module, settings, settings.sparsity_of(name))
+        if settings.train_norm:
+            _train_affine(getattr(module, "norm", None))
         record.converted[name] = module.ternary.sparsity
         record.weights += module.weight.numel()
     if settings.threshold == "network":
@@ -176,6 +178,15 @@ def _share_threshold(layers: list[TernaryLayer], settings: TernarySettings) -> N
     shared = NetworkThreshold(layers, settings.sparsity)
     for layer in layers:
         layer.ternary.network = shared
+
+
+def _train_affine(norm: nn.Module | None) -> None:
+    """Make parameters of the buffers γ and β of a frozen batch norm, under the same names."""
+    if isinstance(norm, FrozenBatchNorm2d) and not isinstance(norm.weight, nn.Parameter):
+        for name in ("weight", "bias"):
+            buffer = getattr(norm, name)
+            delattr(norm, name)
+            norm.register_parameter(name, nn.Parameter(buffer))
 
 
 def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> None:

@@ -42,6 +42,7 @@ class TernarySettings:
     decay_toward: str
     prune_end: float
     freeze_start: float
+    train_norm: bool
     optimizer: str
     float_layers: str
     require_trained: bool

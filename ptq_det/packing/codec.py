@@ -145,9 +145,11 @@ def _level_grid(rows: np.ndarray, columns: np.ndarray, levels: int) -> np.ndarra
     return rows.astype(dtype)[:, None] + columns.astype(dtype)[None, :]
 
 
-def _group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _group(key: np.ndarray, scheme: int) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
     """Order that sorts the keys, the keys that occur, and how often each does."""
     key = key.ravel()
+    if scheme == _PLAIN and len(key):  # all keys are 0, and most of the time goes into sorting
+        return slice(None), np.zeros(1, np.int64), np.array([len(key)])
     order = np.argsort(key, kind="stable")
     counts = np.bincount(key)
     present = np.flatnonzero(counts)
@@ -325,7 +327,7 @@ def _encode(
             part = planes[:, block]
             key, sign = _key(part, position, scheme, grid[block], levels)
             symbols = part[position.index] if sign is None else part[position.index] * sign
-            order, present, counts = _group(key)
+            order, present, counts = _group(key, scheme)
             symbols = symbols.ravel()[order].astype(np.int32)
             symbols += 1
             ends = np.cumsum(counts).tolist()
@@ -427,7 +429,7 @@ def decode_codes(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
         for position in positions:
             part = planes[:, block]
             key, sign = _key(part, position, scheme, grid[block], levels)
-            order, present, counts = _group(key)
+            order, present, counts = _group(key, scheme)
             symbols = []
             for k, count in zip(present.tolist(), counts.tolist(), strict=True):
                 context = _context_of(k, levels, scheme)
@@ -439,7 +441,7 @@ def decode_codes(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
                 symbols.append(coder.decode(models.of(k % levels, *logits[context]), count))
             if not symbols:
                 continue
-            plane = np.empty(len(order), np.int8)
+            plane = np.empty(key.size, np.int8)
             plane[order] = np.concatenate(symbols).astype(np.int8)
             plane = plane.reshape(part.shape[1:])
             plane -= 1
