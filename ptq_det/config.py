@@ -29,6 +29,9 @@ def add_ternary_config(cfg: CN) -> None:
     # follows from their papers, and so does their sparsity.
     cfg.TERNARY.SPARSITY = 0.8
 
+    # Let TWN and TTQ prune to SPARSITY too, to compare methods at equal size.
+    cfg.TERNARY.MATCH_SPARSITY = False
+
     # Pairs of (name pattern, sparsity); the last pattern that matches a layer's name wins.
     # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res2.*", 0.6]]
     cfg.TERNARY.SPARSITY_OVERRIDES = []
@@ -62,6 +65,10 @@ def add_ternary_config(cfg: CN) -> None:
     # gradient, and what they decay toward: "codes" (their own ternary value) or "zero".
     cfg.TERNARY.DECAY = 0.0
     cfg.TERNARY.DECAY_TOWARD = "codes"
+
+    # Weight of the distillation losses (engine/distillation.py), whose teacher is the float model
+    # in MODEL.WEIGHTS; 0 for none.
+    cfg.TERNARY.DISTILLATION = 0.0
 
     # Stages, as fractions of SOLVER.MAX_ITER. The pruning ratio rises from 0 to the target
     # between iteration 0 and PRUNE_END (weights that survive are still float), weights are ternary

@@ -194,7 +194,9 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
     module.__class__ = _TERNARY_TYPES[plain]
     if plain is nn.Conv2d:
         module.norm = module.activation = None
-    quantizer = build_quantizer(settings.quantizer, settings.normalize, settings.scale)
+    quantizer = build_quantizer(
+        settings.quantizer, settings.normalize, settings.scale, settings.match_sparsity
+    )
     decay = Decay(settings.decay, settings.decay_toward == "codes")
     module.ternary = TernaryState(quantizer, sparsity, decay)
     module.register_parameter("scale", None)

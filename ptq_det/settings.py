@@ -33,6 +33,7 @@ class TernarySettings:
     enabled: bool
     quantizer: str
     sparsity: float
+    match_sparsity: bool
     sparsity_overrides: tuple[tuple[str, float], ...]
     skip: tuple[str, ...]
     normalize: str
@@ -40,6 +41,7 @@ class TernarySettings:
     threshold: str
     decay: float
     decay_toward: str
+    distillation: float
     prune_end: float
     freeze_start: float
     train_norm: bool
@@ -88,7 +90,9 @@ class TernarySettings:
         _require("sparsity", self.sparsity, _is_sparsity(self.sparsity), "a number in [0, 1)")
         for pair in self.sparsity_overrides:
             _require("sparsity_overrides", pair, _is_sparsity(pair[1]), "sparsities in [0, 1)")
-        _require("decay", self.decay, _is_number(self.decay) and self.decay >= 0, "at least 0")
+        for name in ("decay", "distillation"):
+            value = getattr(self, name)
+            _require(name, value, _is_number(value) and value >= 0, "at least 0")
         for name in ("prune_end", "freeze_start"):
             value = getattr(self, name)
             _require(name, value, _is_number(value) and 0 <= value <= 1, "a number in [0, 1]")

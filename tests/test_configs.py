@@ -1,13 +1,13 @@
 """Every config in the repo builds the model it is named for, from any working directory."""
 
 import pytest
-from conftest import REPO
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from ptq_det import add_ternary_config, ternarize
 from ptq_det.data.weights import WEIGHTS_FOLDER
 from ptq_det.settings import TernarySettings
+from tests.conftest import REPO
 
 CONFIGS = sorted(p for p in (REPO / "configs").rglob("*.yaml") if not p.name.startswith("Base"))
 

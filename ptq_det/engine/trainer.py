@@ -17,6 +17,7 @@ from ..data.loader import build_resumable_train_loader
 from ..packing.model import load_packed, pack_model, round_to_packed
 from ..schedule import Stage
 from ..settings import TernarySettings
+from .distillation import DistillationHook
 from .evaluation import build_evaluator
 from .hooks import PTQHook
 from .preflight import check_num_classes
@@ -99,6 +100,8 @@ class TernaryTrainer(DefaultTrainer):
             after = (PreciseBN, PeriodicCheckpointer, EvalHook)
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, after))
             hooks.insert(place, PTQHook(self.cfg))
+            if self.cfg.TERNARY.DISTILLATION > 0:
+                hooks.insert(place, DistillationHook(self.cfg))
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
             hooks[place] = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         return hooks

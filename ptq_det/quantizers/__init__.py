@@ -18,6 +18,8 @@ __all__ = [
 ]
 
 
-def build_quantizer(name: str, normalize: str = "filter", scale: str = "mean") -> Quantizer:
-    """Build a quantizer from the values of ``TERNARY.QUANTIZER``, ``NORMALIZE`` and ``SCALE``."""
-    return QUANTIZER_REGISTRY.get(name).from_options(normalize, scale)
+def build_quantizer(
+    name: str, normalize: str = "filter", scale: str = "mean", match_sparsity: bool = False
+) -> Quantizer:
+    """Build a quantizer from the values of ``TERNARY.QUANTIZER`` and of the keys named alike."""
+    return QUANTIZER_REGISTRY.get(name).from_options(normalize, scale, match_sparsity)

@@ -91,8 +91,9 @@ class Quantizer(ABC):
     learns_scale: bool = False
 
     @classmethod
-    def from_options(cls, normalize: str, scale: str) -> "Quantizer":
-        """Build one from ``TERNARY.NORMALIZE`` and ``SCALE``, as far as it has the choice."""
+    def from_options(cls, normalize: str, scale: str, match_sparsity: bool) -> "Quantizer":
+        """Build one from ``TERNARY.NORMALIZE``, ``SCALE`` and ``MATCH_SPARSITY``, as far as it has
+        the choice."""
         return cls()
 
     @abstractmethod

@@ -1,33 +1,60 @@
 """The two ternary baselines: TWN and TTQ."""
 
+from abc import abstractmethod
+
 import torch.nn.functional as F
+from torch import Tensor
 
 from .base import QUANTIZER_REGISTRY, Quantizer, dequantize
+from .ptq import prune_
 
 __all__ = ["TTQ", "TWN"]
 
 
-@QUANTIZER_REGISTRY.register()
-class TWN(Quantizer):
-    """Ternary weight networks (arXiv 1605.04711): Δ = 0.7 · mean|w|, one scale a layer."""
+class _Baseline(Quantizer):
+    """Threshold by a formula of its own.
+
+    Args:
+        match_sparsity: prune to the sparsity asked for in place of the formula, so that methods
+            can be compared at equal size.
+    """
+
+    def __init__(self, match_sparsity: bool = False):
+        self._match_sparsity = match_sparsity
+
+    @classmethod
+    def from_options(cls, normalize, scale, match_sparsity):
+        return cls(match_sparsity)
 
     def codes(self, weight, sparsity, threshold=None):
         if weight.numel() == 0:
             return weight.clone()
-        return F.hardshrink(weight, 0.7 * weight.abs().mean().item()).sign_()
+        if self._match_sparsity:
+            return prune_(weight.abs().contiguous(), sparsity).sign_().copysign_(weight)
+        return F.hardshrink(weight, self.threshold_of(weight)).sign_()
+
+    @abstractmethod
+    def threshold_of(self, weight: Tensor) -> float:
+        """Magnitude up to which weights become 0."""
 
 
 @QUANTIZER_REGISTRY.register()
-class TTQ(Quantizer):
+class TWN(_Baseline):
+    """Ternary weight networks (arXiv 1605.04711): Δ = 0.7 · mean|w|, one scale a layer."""
+
+    def threshold_of(self, weight):
+        return 0.7 * weight.abs().mean().item()
+
+
+@QUANTIZER_REGISTRY.register()
+class TTQ(_Baseline):
     """Trained ternary quantization (arXiv 1612.01064): Δ = 0.05 · max|w|, two learned scales."""
 
     signs = 2
     learns_scale = True
 
-    def codes(self, weight, sparsity, threshold=None):
-        if weight.numel() == 0:
-            return weight.clone()
-        return F.hardshrink(weight, 0.05 * weight.abs().max().item()).sign_()
+    def threshold_of(self, weight):
+        return 0.05 * weight.abs().max().item()
 
     def latent_gradient(self, grad, codes, scale):
         """Gradient times the scale of its weight's side, or times 1 at a zero (equation 8)."""

@@ -53,7 +53,7 @@ class PTQ(Quantizer):
         self._keeps_norm = scale == "norm"
 
     @classmethod
-    def from_options(cls, normalize, scale):
+    def from_options(cls, normalize, scale, match_sparsity):
         return cls(by_filter=normalize == "filter", scale=scale)
 
     def codes(self, weight, sparsity, threshold=None):

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from ptq_det.quantizers import TTQ, TWN
+from ptq_det.quantizers import TTQ, TWN, build_quantizer
 
 WEIGHT = torch.tensor([[1.0, -2.0, 0.5], [3.0, -0.1, 0.0]])
 
@@ -23,3 +24,9 @@ def test_ttq_latent_gradient_is_multiplied_by_the_side_s_scale():
     codes = torch.tensor([[1.0, -1.0, 0.0]])
     grad = TTQ().latent_gradient(torch.ones(1, 3), codes, torch.tensor([[2.0], [3.0]]))
     assert grad.tolist() == [[2, 3, 1]]
+
+
+@pytest.mark.parametrize("name", ["TWN", "TTQ"])
+def test_on_demand_baselines_prune_to_a_sparsity(name):
+    codes = build_quantizer(name, match_sparsity=True).codes(WEIGHT, sparsity=4 / 6)
+    assert codes.tolist() == [[0, -1, 0], [1, 0, 0]]
