@@ -34,7 +34,7 @@ def predictor_of(path: str, min_size: int | None = None) -> tuple[DefaultPredict
     if min_size is not None:
         cfg.INPUT.MIN_SIZE_TEST = min_size
     metadata = Metadata(name=os.fspath(path))
-    classes = PackedModel.read(path).classes
+    classes = PackedModel.read(path, weights=False).classes
     if classes:
         metadata.thing_classes = classes
     return DefaultPredictor(cfg), metadata

@@ -65,8 +65,7 @@ def packed_config(path: str | os.PathLike) -> CfgNode:
     Raises:
         FileNotFoundError, PackedFileError: as :func:`load_packed`.
     """
-    packed = PackedModel.read(path)
-    cfg = packed.cfg()
+    cfg = PackedModel.read(path, weights=False).cfg()
     cfg.MODEL.WEIGHTS = os.fspath(path)
     cfg.MODEL.DEVICE = _default_device()
     return cfg
@@ -98,7 +97,11 @@ class PackedModel:
         if not ternary_layers(model):
             raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
         architecture = architecture or ["detectron2"]
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()  # as which layers take weights that are ternary already as they are
         layers = pack_layers(model, cfg.TERNARY.FLOAT_LAYERS)
+        for module, training in modes:
+            module.training = training
         others = _other_tensors(model, layers)
         if architecture[0] != "detectron2":
             return cls(layers, others, CfgNode({"TERNARY": cfg.TERNARY}).dump(), architecture)
@@ -119,17 +122,21 @@ class PackedModel:
         Container(tensors, metadata).write(path)
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "PackedModel":
-        """Read a file; errors as :func:`load_packed` has them."""
+    def read(cls, path: str | os.PathLike, weights: bool = True) -> "PackedModel":
+        """Read a file; errors as :func:`load_packed` has them.
+
+        Args:
+            weights: decode the layers; without, only the config and the names are read.
+        """
         local = PathManager.get_local_path(os.fspath(path))
         container = Container.read(local)
         try:
             texts = container.metadata
             fields = json.loads(texts["layers"])
             architecture, classes = json.loads(texts["architecture"]), json.loads(texts["classes"])
-            tensors = container.tensors
+            tensors = container.tensors if weights else {}
             layers = {}
-            for name, layer in fields.items():
+            for name, layer in fields.items() if weights else ():
                 keys = {part: f"{name}.{part}" for part in _PARTS if f"{name}.{part}" in tensors}
                 parts = {part: tensors.pop(key) for part, key in keys.items()}
                 try:

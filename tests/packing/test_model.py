@@ -201,3 +201,19 @@ def test_modules_with_other_parameters_are_kept(cfg, tmp_path, monkeypatch):
     packed = PackedModel.of(model, cfg)
     assert set(packed.layers) == {"0"}
     assert set(packed.tensors) == {"1.weight", "1.bias", "1.gate"}
+
+
+def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path):
+    for layer in ternary_layers(model).values():
+        layer.snap()
+    pack_model(model, cfg, tmp_path / "evaluating.safetensors")
+    pack_model(model.train(), cfg, tmp_path / "training.safetensors")
+    assert model.training
+    first, second = (tmp_path / f"{mode}.safetensors" for mode in ("evaluating", "training"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_config_is_read_without_the_weights(file):
+    packed = PackedModel.read(file, weights=False)
+    assert not packed.layers and not packed.tensors
+    assert packed.cfg().MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
