@@ -55,6 +55,8 @@ class LayerSize:
         coded_bytes: the codes in the file, with the tables that decode them.
         file_bytes: all that the file holds of the layer.
         bits_per_weight: 8 · coded_bytes / parameters.
+        ratio: float_bytes / file_bytes.
+        verified: the file, and the model built from it, have the very weights of the layer.
     """
 
     name: str
@@ -69,6 +71,8 @@ class LayerSize:
     coded_bytes: int
     file_bytes: int
     bits_per_weight: float
+    ratio: float
+    verified: bool
 
 
 @dataclass
@@ -151,19 +155,21 @@ def measure_size(
     """
     with _file(output) as path:
         packed.write(path)
-        verified = _holds(path, packed)
+        held, all_held = _verify(path, packed)
         in_file = {name: tensor.nbytes for name, tensor in Container.read(path).tensors.items()}
         size = os.path.getsize(path)
 
-    layers = [_layer_size(name, layer, in_file) for name, layer in packed.layers.items()]
+    layers = [
+        _layer_size(name, layer, in_file, held[name]) for name, layer in packed.layers.items()
+    ]
     parts: dict[str, dict[str, int]] = {}
     for layer in layers:
         _add(parts, layer.part, layer.float_bytes, layer.file_bytes)
     for name, tensor in packed.tensors.items():
         _add(parts, _part(name), 4 * tensor.size, tensor.nbytes)
     parts = {name: parts[name] for name in dict.fromkeys(_PARTS.values()) if name in parts}
-    held = sum(part["file_bytes"] for part in parts.values())
-    _add(parts, "container", 0, size - held)
+    counted = sum(part["file_bytes"] for part in parts.values())
+    _add(parts, "container", 0, size - counted)
 
     ternary = [layer for layer in layers if layer.kind == "ternary"]
     weights = sum(layer.parameters for layer in ternary)
@@ -179,7 +185,7 @@ def measure_size(
         coded_bytes=coded,
         two_bit_bytes=sum(layer.two_bit_bytes for layer in ternary),
         five_trit_bytes=sum(layer.five_trit_bytes for layer in ternary),
-        verified=verified,
+        verified=all_held,
         one_shot=one_shot,
         parts=parts,
         layers=layers,
@@ -220,44 +226,52 @@ def _file(output: str | os.PathLike | None) -> Iterator[str]:
         yield os.path.join(folder, "model.safetensors")
 
 
-def _holds(path: str, packed: PackedModel) -> bool:
-    """Whether the file, and the model that is built from it, have these very weights."""
+def _verify(path: str, packed: PackedModel) -> tuple[dict[str, bool], bool]:
+    """Whether the file, and the model that is built from it, have these very weights.
+
+    Returns:
+        That of each layer, and of all there is.
+    """
     loaded = PackedModel.read(path)
-    expected, found = packed.state_dict(), loaded.state_dict()
-    if expected.keys() != found.keys():
-        return False
-    same = all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
-    codes = all(
-        np.array_equal(layer.values, loaded.layers[name].values)
-        for name, layer in packed.layers.items()
-    )
     model = loaded.build("cpu")
-    built = all(
-        torch.equal(model.get_submodule(name).weight, expected[f"{name}.weight"])
-        for name in packed.layers
+    held = {}
+    for name, layer in packed.layers.items():
+        built = model.get_submodule(name)
+        bias = layer.float_bias()
+        held[name] = (
+            np.array_equal(layer.values, loaded.layers[name].values)
+            and torch.equal(built.weight, layer.weight())
+            and (bias is None or torch.equal(built.bias, bias))
+        )
+    others = packed.tensors.keys() == loaded.tensors.keys() and all(
+        np.array_equal(tensor, loaded.tensors[name]) for name, tensor in packed.tensors.items()
     )
-    return same and codes and built
+    return held, others and all(held.values())
 
 
-def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int]) -> LayerSize:
+def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bool) -> LayerSize:
     codes = torch.from_numpy(layer.values)
     count = codes.numel()
     ternary = layer.kind == "ternary"
     coded = in_file[f"{name}.weight" if layer.kind == "float16" else f"{name}.codes"]
+    file_bytes = coded + sum(in_file.get(f"{name}.{end}", 0) for end in ("scale", "bias"))
     vectors = 4 if layer.norm is not None else int(layer.bias is not None)
+    float_bytes = 4 * (count + vectors * len(codes))
     return LayerSize(
         name=name,
         part=_part(name),
         kind=layer.kind,
         parameters=count,
         sparsity=float((codes == 0).sum()) / count,
-        float_bytes=4 * (count + vectors * len(codes)),
+        float_bytes=float_bytes,
         two_bit_bytes=-(-count // 4) if ternary else 0,
         five_trit_bytes=-(-count // 5) if ternary else 0,
         iid_entropy_bytes=code_entropy(codes) * count / 8 if ternary else 0.0,
         coded_bytes=coded,
-        file_bytes=coded + sum(in_file.get(f"{name}.{end}", 0) for end in ("scale", "bias")),
+        file_bytes=file_bytes,
         bits_per_weight=8 * coded / count,
+        ratio=float_bytes / file_bytes,
+        verified=held,
     )
 
 

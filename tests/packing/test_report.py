@@ -53,6 +53,8 @@ def test_a_file_with_other_weights_is_not_verified(packed, monkeypatch):
     monkeypatch.setattr(report_module.PackedModel, "read", tampered)
     report = measure_size(packed)
     assert not report.verified and "DOES NOT HOLD" in report.summary()
+    wrong = [layer.name for layer in report.layers if not layer.verified]
+    assert wrong == ["roi_heads.box_head.fc1"]
 
 
 def test_text_json_and_picture(packed, tmp_path):
@@ -65,7 +67,8 @@ def test_text_json_and_picture(packed, tmp_path):
     assert fields["one_shot"] is True and fields["ratio"] == report.ratio
     keys = {"float_bytes", "file_bytes", "sparsity", "bits_per_weight"}
     keys |= {"iid_entropy_bytes", "coded_bytes"}
-    assert keys | {"verified", "ratio"} <= set(fields)
+    keys |= {"verified", "ratio"}
+    assert keys <= set(fields)
     assert all(keys | {"name"} <= set(layer) for layer in fields["layers"])
     draw_sizes(report, tmp_path / "sizes.png")
     assert np.ptp(cv2.imread(str(tmp_path / "sizes.png"))) > 100
