@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ from .layers import PackedLayer, fold_norm, pack_layer
 __all__ = ["PackedModel", "load_packed", "pack_model", "packed_config", "round_to_packed"]
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_THREADS = 2
 _PARTS = ("codes", "weight", "scale", "bias")
 
 
@@ -135,14 +137,20 @@ class PackedModel:
             fields = json.loads(texts["layers"])
             architecture, classes = json.loads(texts["architecture"]), json.loads(texts["classes"])
             tensors = container.tensors if weights else {}
-            layers = {}
-            for name, layer in fields.items() if weights else ():
-                keys = {part: f"{name}.{part}" for part in _PARTS if f"{name}.{part}" in tensors}
-                parts = {part: tensors.pop(key) for part, key in keys.items()}
+            parts = {
+                name: {p: tensors.pop(f"{name}.{p}") for p in _PARTS if f"{name}.{p}" in tensors}
+                for name in fields
+            }
+
+            def decode(name):
                 try:
-                    layers[name] = PackedLayer.from_file(layer, parts)
+                    return PackedLayer.from_file(fields[name], parts[name])
                 except ValueError as error:
                     raise PackedFileError(path, f"layer {name!r}: {error}") from error
+
+            with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
+                names = list(fields) if weights else []
+                layers = dict(zip(names, pool.map(decode, names), strict=True))
             return cls(layers, tensors, texts["config"], architecture, classes, os.fspath(path))
         except (KeyError, TypeError, AttributeError) as error:
             raise PackedFileError(path, f"its header lacks {error}") from error
