@@ -1,3 +1,3 @@
 """Ternary builders; importing this registers them with Detectron2."""
 
-from . import backbone, heads  # noqa: F401
+from . import backbone, heads, mobilenet  # noqa: F401

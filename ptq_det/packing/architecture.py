@@ -1,6 +1,7 @@
 """Builds the model that a packed file is for, and finds the norms in one."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torchvision
@@ -69,7 +70,8 @@ def build_architecture(architecture: list, config: Callable[[], CfgNode], path: 
 def find_norms(model: nn.Module) -> dict[str, str]:
     """Name of the batch norm right behind each convolution that has one, by the convolution's name.
 
-    Those inside Detectron2's convolutions, and those of a model that torch.fx can trace.
+    Those inside Detectron2's convolutions, those next in a sequence, and those of a model that
+    torch.fx can trace.
     """
     modules = dict(model.named_modules())
     found = {
@@ -77,13 +79,20 @@ def find_norms(model: nn.Module) -> dict[str, str]:
         for name, module in modules.items()
         if isinstance(module, nn.Conv2d) and fold_norm(getattr(module, "norm", None)) is not None
     }
-    if found or not any(fold_norm(module) is not None for module in modules.values()):
+    for name, module in modules.items():
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            children = [
+                (f"{name}.{key}" if name else key, child) for key, child in module.named_children()
+            ]
+            for (first, convolution), (second, norm) in pairwise(children):
+                if isinstance(convolution, nn.Conv2d) and fold_norm(norm) is not None:
+                    found[first] = second
+    norms = {name for name, module in modules.items() if fold_norm(module) is not None}
+    if norms <= set(found.values()):
         return found
     try:
         graph = _LayerTracer().trace(model)
-    except (
-        Exception
-    ):  # a model may do anything in its forward pass; what is not found is not folded
+    except Exception:  # a forward pass may do anything; what is not found is not folded
         return found
     for node in graph.nodes:
         if node.op != "call_module" or fold_norm(modules.get(node.target)) is None:
