@@ -22,8 +22,14 @@ def add_ternary_config(cfg: CN) -> None:
     # same part by part and do not look at this key.
     cfg.TERNARY.ENABLED = False
 
-    # "PTQ" (pruning ternary quantization), or a baseline: "TWN", "TTQ".
+    # "PTQ" (pruning ternary quantization), a ternary baseline: "TWN", "TTQ", or "SQuantizer", whose
+    # weights have more levels.
     cfg.TERNARY.QUANTIZER = "PTQ"
+
+    # SQuantizer only: 4 or 2 bits, and how many standard deviations above the mean magnitude of its
+    # layer a weight has to be to be kept.
+    cfg.TERNARY.BITS = 4
+    cfg.TERNARY.SIGMA = 0.0
 
     # Target fraction of zeros among the codes, in [0, 1). PTQ only: the threshold of TWN and TTQ
     # follows from their papers, and so does their sparsity.

@@ -1,7 +1,7 @@
 """Makes the layers of a model ternary, in place."""
 
 import fnmatch
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from detectron2.config import CfgNode
@@ -18,7 +18,7 @@ from .layers import (
     TernaryState,
 )
 from .network_threshold import NetworkThreshold
-from .quantizers import build_quantizer
+from .quantizers import QuantizerOptions, build_quantizer
 from .settings import TernarySettings
 from .straight_through import Decay
 
@@ -194,9 +194,8 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
     module.__class__ = _TERNARY_TYPES[plain]
     if plain is nn.Conv2d:
         module.norm = module.activation = None
-    quantizer = build_quantizer(
-        settings.quantizer, settings.normalize, settings.scale, settings.match_sparsity
-    )
+    options = {field.name: getattr(settings, field.name) for field in fields(QuantizerOptions)}
+    quantizer = build_quantizer(settings.quantizer, **options)
     decay = Decay(settings.decay, settings.decay_toward == "codes")
     module.ternary = TernaryState(quantizer, sparsity, decay)
     module.register_parameter("scale", None)

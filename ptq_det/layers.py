@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .filters import from_filters, to_filters
 from .network_threshold import NetworkThreshold
-from .quantizers import Quantizer, dequantize, is_ternary
+from .quantizers import Quantizer
 from .schedule import Stage
 from .straight_through import Decay, forward_weight, substitute
 
@@ -109,7 +109,7 @@ class TernaryLayer:
             False if it was ternary before.
         """
         filters = self.to_filters(self.weight).float()
-        if is_ternary(filters, self.ternary.quantizer):
+        if self.ternary.quantizer.is_quantized(filters):
             return False
         value, _ = self._quantize(filters, Stage.TERNARY)
         self.weight.copy_(self.from_filters(value))
@@ -121,15 +121,18 @@ class TernaryLayer:
         filters = self.to_filters(self.weight).float()
         stage = self.current_stage(filters)
         codes = self._codes(filters, stage)
-        if self.scale is not None and stage is not Stage.FROZEN:
+        quantizer = self.ternary.quantizer
+        if stage is Stage.FROZEN:
+            return codes, quantizer.scale_of_quantized(filters, codes)
+        if self.scale is not None:
             return codes, self.scale.detach()
-        return codes, self.ternary.quantizer.scale(filters, codes)
+        return codes, quantizer.scale(filters, codes)
 
     @torch.no_grad()
     def codes_and_value(self) -> tuple[Tensor, Tensor]:
         """Codes (int8) and ternary weight (float32), shape of ``weight``, as things stand now."""
         codes, scale = self.codes_and_scale()
-        value = dequantize(codes, scale)
+        value = self.ternary.quantizer.dequantize(codes, scale)
         return self.from_filters(codes.to(torch.int8)), self.from_filters(value)
 
     @torch.no_grad()
@@ -142,13 +145,13 @@ class TernaryLayer:
         """The stage whose rule the forward pass follows now."""
         if self.ternary.stage is not None:
             return self.ternary.stage
-        if not self.training and is_ternary(filters, self.ternary.quantizer):
+        if not self.training and self.ternary.quantizer.is_quantized(filters):
             return Stage.FROZEN
         return Stage.TERNARY
 
     def _codes(self, filters: Tensor, stage: Stage) -> Tensor:
         if stage is Stage.FROZEN:
-            return filters.sign()
+            return self.ternary.quantizer.codes_of_quantized(filters)
         state = self.ternary
         threshold = None if state.network is None else state.network.of(self)
         return state.quantizer.codes(filters, state.sparsity * state.ratio, threshold)

@@ -19,6 +19,7 @@ _CHOICES = {
     "optimizer": ("SGD", "AdamW"),
     "decay_toward": ("codes", "zero"),
     "float_layers": ("int8", "float16"),
+    "bits": (2, 4),
 }
 
 
@@ -32,6 +33,8 @@ class TernarySettings:
 
     enabled: bool
     quantizer: str
+    bits: int
+    sigma: float
     sparsity: float
     match_sparsity: bool
     sparsity_overrides: tuple[tuple[str, float], ...]
@@ -102,6 +105,13 @@ class TernarySettings:
             self.freeze_start >= self.prune_end,
             f"at least TERNARY.PRUNE_END, which is {self.prune_end}",
         )
+        _require("sigma", self.sigma, _is_number(self.sigma), "a number")
+        _require(
+            "freeze_start",
+            self.freeze_start,
+            self.freeze_start == 1 or self.quantizer != "SQuantizer",
+            "1.0 with SQuantizer, which has no frozen stage",
+        )
         _require(
             "threshold",
             self.threshold,
@@ -138,8 +148,8 @@ def _is_sparsity(value) -> bool:
     return _is_number(value) and 0 <= value < 1
 
 
-def _either(allowed: tuple[str, ...]) -> str:
-    return " or ".join(f'"{value}"' for value in allowed)
+def _either(allowed: tuple) -> str:
+    return " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in allowed)
 
 
 def _require(name: str, value, condition: bool, allowed: str) -> None:

@@ -11,8 +11,8 @@ __all__ = ["TernaryStatistics", "code_entropy"]
 
 
 def code_entropy(codes: Tensor) -> float:
-    """Entropy in bits per code, −Σ p log₂ p over the values −1, 0, 1 (Shannon)."""
-    counts = torch.stack([torch.count_nonzero(codes == value) for value in (-1, 0, 1)])
+    """Entropy in bits per code, −Σ p log₂ p over the values of int8 codes (Shannon)."""
+    counts = torch.bincount(codes.flatten().int() + 128)
     p = counts[counts > 0].double() / max(1, codes.numel())
     return float(-(p * p.log2()).sum())
 

@@ -87,15 +87,20 @@ def forward_weight(
             # weight a multiple of its codes.
             return dequantize(codes, group_mean(grad, codes, *groups)), no_gradient
 
-        return dequantize(codes, quantizer.scale(latent, codes)), frozen_rule
+        scale = quantizer.scale_of_quantized(latent, codes)
+        return quantizer.dequantize(codes, scale), frozen_rule
 
-    if stage is Stage.PRUNE and quantizer.follows_sparsity:
-        value = codes.abs_().mul_(latent)
-        return value, lambda grad: (decay.add_to(grad, latent, value), no_gradient)
+    def through(grad, value):
+        grad = grad * (value != 0) if quantizer.masks_gradient else grad
+        return decay.add_to(grad, latent, value)
+
+    if stage is Stage.PRUNE and quantizer.prunes_first:
+        value = codes.abs_().clamp_(max=1).mul_(latent)
+        return value, lambda grad: (through(grad, value), no_gradient)
 
     if learned_scale is None:
-        value = dequantize(codes, quantizer.scale(latent, codes), overwrite=True)
-        return value, lambda grad: (decay.add_to(grad, latent, value), None)
+        value = quantizer.dequantize(codes, quantizer.scale(latent, codes), overwrite=True)
+        return value, lambda grad: (through(grad, value), None)
 
     value = dequantize(codes, learned_scale)
 

@@ -34,6 +34,10 @@ def config(**values) -> CfgNode:
         ("PRUNE_END", 1.5, "[0, 1]"),
         ("FREEZE_START", 0.3, "at least TERNARY.PRUNE_END, which is 0.4"),
         ("OPTIMIZER", "Adam", '"AdamW"'),
+        ("BITS", 3, "2 or 4"),
+        ("SIGMA", "x", "a number"),
+        ("FLOAT_LAYERS", "int4", '"int8"'),
+        ("DISTILLATION", -1.0, "at least 0"),
     ],
 )
 def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, allowed):
@@ -74,3 +78,9 @@ def test_a_config_is_ternary_by_its_switch_or_by_a_builder():
     cfg = config()
     cfg.MODEL.RPN.HEAD_NAME = "TernaryRPNHead"
     assert TernarySettings.is_ternary_config(cfg)
+
+
+def test_squantizer_has_no_frozen_stage():
+    with pytest.raises(InputError, match=r"TERNARY\.FREEZE_START is 0\.9; allowed: 1\.0"):
+        TernarySettings.from_cfg(config(QUANTIZER="SQuantizer"))
+    assert TernarySettings.from_cfg(config(QUANTIZER="SQuantizer", FREEZE_START=1.0)).bits == 4

@@ -90,3 +90,15 @@ def test_substitute_hands_gradients_to_the_rule_once():
     assert value.tolist() == [5, 7]
     (value.sum() + 2 * value.sum()).backward()
     assert weight.grad.tolist() == [30, 30] and len(calls) == 1
+
+
+@pytest.mark.parametrize("stage", [Stage.PRUNE, Stage.TERNARY])
+def test_a_masked_gradient_reaches_kept_weights_only(stage):
+    quantizer = build_quantizer("SQuantizer", bits=4, sigma=0.0)
+    codes = quantizer.codes(LATENT, 0.0)
+    kept = codes != 0
+    value, rule = forward_weight(LATENT, codes, None, quantizer, stage, NO_DECAY)
+    assert torch.equal(value != 0, kept) and kept.any() and not kept.all()
+    assert torch.equal(rule(GRAD)[0], GRAD * kept)
+    if stage is Stage.PRUNE:
+        assert torch.equal(value, LATENT * kept)

@@ -1,5 +1,6 @@
 """A layer as the packed file holds it: integers, scales and a bias, its norm folded in."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,16 +24,18 @@ class PackedLayer:
     """Weight and bias of a convolution or linear layer, as the packed file holds them.
 
     Attributes:
-        kind: "ternary", "int8" or "float16".
+        kind: "ternary"; "quantized", of a quantizer with more levels; of layers that no quantizer
+            chose, "int8" or "float16".
         shape: of the layer's weight in PyTorch.
         groups: of a transposed convolution, whose outputs are on dimension 1; else None.
-        values: filters ``(F, I, height, width)``, F output channels: int8 codes in {−1, 0, 1},
-            int8 in [−127, 127], or float16 or float32 weights.
+        values: filters ``(F, I, height, width)``, F output channels: int8 codes in {−1, 0, 1} or
+            [−127, 127], or float16 or float32 weights.
         scale: float16 or float32 ``(S, G)``, as :mod:`ptq_det.quantizers.base` explains; None of
             kind "float16".
         bias: float16 or float32 ``(F,)``, or None.
         norm: name of the norm that is folded in, in the model; or None.
         norm_eps: its ε.
+        offset: weight = sign(code) · (\|code\| − 1 + offset) · scale; 1 where codes are multiples.
     """
 
     kind: str
@@ -43,6 +46,7 @@ class PackedLayer:
     bias: np.ndarray | None = None
     norm: str | None = None
     norm_eps: float | None = None
+    offset: float = 1.0
 
     def weight(self) -> Tensor:
         """The float32 weight, of the layer's own shape."""
@@ -52,6 +56,8 @@ class PackedLayer:
             positive = scale[0].unsqueeze(1)
             if len(scale) == 2:
                 positive = torch.where(filters > 0, positive, scale[1].unsqueeze(1))
+            if self.offset != 1:
+                filters = filters.sign() * (filters.abs() - 1 + self.offset)
             filters = filters * positive
         return from_filters(filters.float(), self.shape, self.groups)
 
@@ -72,6 +78,7 @@ class PackedLayer:
         """What the file's header says of the layer."""
         fields = {"kind": self.kind, "shape": list(self.shape), "groups": self.groups}
         fields |= {"norm": self.norm, "norm_eps": self.norm_eps}
+        fields["offset"] = None if self.offset == 1 else self.offset
         return {name: value for name, value in fields.items() if value is not None}
 
     @classmethod
@@ -83,7 +90,8 @@ class PackedLayer:
         """
         shape = fields.get("shape")
         kind, groups = fields.get("kind"), fields.get("groups")
-        _require(kind in ("ternary", "int8", "float16"), f"the unknown kind {kind!r}")
+        kinds = ("ternary", "quantized", "int8", "float16")
+        _require(kind in kinds, f"the unknown kind {kind!r}")
         sizes = isinstance(shape, list) and 2 <= len(shape) <= 4
         _require(sizes and all(type(n) is int and n > 0 for n in shape), "a wrong shape")
         fits = groups is None or (type(groups) is int and groups > 0 and len(shape) == 4)
@@ -99,7 +107,7 @@ class PackedLayer:
             coded = tensors.get("codes")
             _require(coded is not None and coded.dtype == np.uint8, "no codes")
             values = decode_codes(coded.tobytes(), filters)
-            _require(kind == "int8" or np.abs(values).max() <= 1, "codes that are not ternary")
+            _require(kind != "ternary" or np.abs(values).max() <= 1, "codes that are not ternary")
             fits = scale is not None and scale.dtype in floats and scale.ndim == 2
             fits = fits and scale.shape[0] in (1, 2) and scale.shape[1] in (1, filters[0])
             _require(fits, "no scale of its shape")
@@ -107,7 +115,9 @@ class PackedLayer:
         _require(fits, "a bias of another shape")
         norm, eps = fields.get("norm"), fields.get("norm_eps")
         _require(norm is None or (isinstance(norm, str) and isinstance(eps, float)), "a wrong norm")
-        return cls(kind, tuple(shape), groups, values, scale, bias, norm, eps)
+        offset = fields.get("offset", 1.0)
+        _require(isinstance(offset, float) and math.isfinite(offset), "a wrong offset")
+        return cls(kind, tuple(shape), groups, values, scale, bias, norm, eps, offset)
 
 
 def fold_norm(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
@@ -149,12 +159,14 @@ def pack_layer(
         bias = shift if bias is None else bias * factor + shift
     if isinstance(module, TernaryLayer):
         codes, scale = module.codes_and_scale()
+        scale, offset = module.ternary.quantizer.linear(scale)
         scale = scale.double() if folded is None else scale.double() * factor
-        kind, values, scale = "ternary", codes.to(torch.int8), _half_or_single(scale)
+        kind = "ternary" if module.ternary.quantizer.levels == 1 else "quantized"
+        values, scale = codes.to(torch.int8), _half_or_single(scale)
     else:
         filters = to_filters(module.weight, groups).double()
         filters = filters if folded is None else filters * factor.unsqueeze(1)
-        kind = float_layers
+        kind, offset = float_layers, 1.0
         values, scale = _to_int8(filters) if kind == "int8" else (_half_or_single(filters), None)
     values = values.numpy(force=True) if isinstance(values, Tensor) else values
     return PackedLayer(
@@ -166,6 +178,7 @@ def pack_layer(
         None if bias is None else _half_or_single(bias),
         None if folded is None else norm_name,
         None if folded is None else float(norm.eps),
+        offset,
     )
 
 

@@ -111,7 +111,7 @@ class SizeReport:
             [
                 layer.name,
                 layer.parameters,
-                f"{100 * layer.sparsity:.1f}" if layer.kind == "ternary" else layer.kind,
+                layer.kind if layer.kind in ("int8", "float16") else f"{100 * layer.sparsity:.1f}",
                 *(
                     _mib(size)
                     for size in (
@@ -171,7 +171,7 @@ def measure_size(
     counted = sum(part["file_bytes"] for part in parts.values())
     _add(parts, "container", 0, size - counted)
 
-    ternary = [layer for layer in layers if layer.kind == "ternary"]
+    ternary = [layer for layer in layers if layer.kind in ("ternary", "quantized")]
     weights = sum(layer.parameters for layer in ternary)
     coded = sum(layer.coded_bytes for layer in ternary)
     float_bytes = sum(part["float_bytes"] for part in parts.values())
@@ -253,6 +253,7 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
     codes = torch.from_numpy(layer.values)
     count = codes.numel()
     ternary = layer.kind == "ternary"
+    chosen = ternary or layer.kind == "quantized"
     coded = in_file[f"{name}.weight" if layer.kind == "float16" else f"{name}.codes"]
     file_bytes = coded + sum(in_file.get(f"{name}.{end}", 0) for end in ("scale", "bias"))
     vectors = 4 if layer.norm is not None else int(layer.bias is not None)
@@ -266,7 +267,7 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
         float_bytes=float_bytes,
         two_bit_bytes=-(-count // 4) if ternary else 0,
         five_trit_bytes=-(-count // 5) if ternary else 0,
-        iid_entropy_bytes=code_entropy(codes) * count / 8 if ternary else 0.0,
+        iid_entropy_bytes=code_entropy(codes) * count / 8 if chosen else 0.0,
         coded_bytes=coded,
         file_bytes=file_bytes,
         bits_per_weight=8 * coded / count,

@@ -9,7 +9,6 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..convert import ternarize, ternary_layers
-from ..quantizers import is_ternary
 from .container import is_packed
 from .model import PackedModel
 
@@ -49,7 +48,7 @@ def packed_from_model(
     latent = [
         name
         for name, layer in layers.items()
-        if not is_ternary(layer.to_filters(layer.weight).float(), layer.ternary.quantizer)
+        if not layer.ternary.quantizer.is_quantized(layer.to_filters(layer.weight).float())
     ]
     if latent:
         logging.getLogger(__name__).info(

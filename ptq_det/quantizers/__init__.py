@@ -1,8 +1,16 @@
 """Quantizers by name: tensor code that knows no Detectron2."""
 
-from .base import QUANTIZER_REGISTRY, Quantizer, dequantize, group_mean, group_sum, is_ternary
+from .base import (
+    QUANTIZER_REGISTRY,
+    Quantizer,
+    QuantizerOptions,
+    dequantize,
+    group_mean,
+    group_sum,
+)
 from .baselines import TTQ, TWN
 from .ptq import PTQ
+from .squantizer import SQuantizer
 
 __all__ = [
     "PTQ",
@@ -10,16 +18,14 @@ __all__ = [
     "TTQ",
     "TWN",
     "Quantizer",
+    "SQuantizer",
     "build_quantizer",
     "dequantize",
     "group_mean",
     "group_sum",
-    "is_ternary",
 ]
 
 
-def build_quantizer(
-    name: str, normalize: str = "filter", scale: str = "mean", match_sparsity: bool = False
-) -> Quantizer:
-    """Build a quantizer from the values of ``TERNARY.QUANTIZER`` and of the keys named alike."""
-    return QUANTIZER_REGISTRY.get(name).from_options(normalize, scale, match_sparsity)
+def build_quantizer(name: str, *args, **options) -> Quantizer:
+    """Build a quantizer from the value of ``TERNARY.QUANTIZER`` and :class:`QuantizerOptions`."""
+    return QUANTIZER_REGISTRY.get(name).from_options(QuantizerOptions(*args, **options))

@@ -1,12 +1,14 @@
 """What every quantizer is: codes from weights, and scales from weights and codes.
 
 All functions here take a weight as a matrix of filters, ``(F, N)``: one output channel a row.
-Codes have the values −1, 0, 1 in the weight's floating-point dtype, so that they multiply without
-a conversion. A scale has the shape ``(S, G)``: S is 1, or 2 where positive (row 0) and negative
-(row 1) codes have scales of their own; G is F for a scale a filter, or 1 for a scale a layer.
+Codes are integers in the weight's floating-point dtype, so that they multiply without a
+conversion: −1, 0, 1 of a ternary quantizer, more of one with more levels. A scale has the shape
+``(S, G)``: S is 1, or 2 where positive (row 0) and negative (row 1) codes have scales of their own;
+G is F for a scale a filter, or 1 for a scale a layer.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from fvcore.common.registry import Registry
@@ -15,11 +17,11 @@ from torch import Tensor
 __all__ = [
     "QUANTIZER_REGISTRY",
     "Quantizer",
+    "QuantizerOptions",
     "dequantize",
     "group_count",
     "group_mean",
     "group_sum",
-    "is_ternary",
 ]
 
 
@@ -75,25 +77,41 @@ QUANTIZER_REGISTRY = Registry("QUANTIZER")
 QUANTIZER_REGISTRY.__doc__ = "Quantizers by the value of ``TERNARY.QUANTIZER``."
 
 
+@dataclass(frozen=True)
+class QuantizerOptions:
+    """Values of the keys of ``TERNARY`` that a quantizer may look at, by their names."""
+
+    normalize: str = "filter"
+    scale: str = "mean"
+    match_sparsity: bool = False
+    bits: int = 4
+    sigma: float = 0.0
+
+
 class Quantizer(ABC):
-    """Ternary quantizer of one weight matrix; holds choices, no state.
+    """Quantizer of one weight matrix; holds choices, no state.
 
     Attributes:
         by_filter: a scale a filter, rather than a scale a layer.
         signs: 2 where positive and negative codes have scales of their own, else 1.
         follows_sparsity: the sparsity asked for is what comes out, so it can be raised slowly.
         learns_scale: the scale is a parameter, started at :meth:`scale`.
+        levels: largest magnitude of a code; 1 of a ternary quantizer.
+        prunes_first: in the pruning stage, weights whose code is not 0 stay in float.
+        masks_gradient: pruned weights get no gradient.
     """
 
     by_filter: bool = False
     signs: int = 1
     follows_sparsity: bool = False
     learns_scale: bool = False
+    levels: int = 1
+    prunes_first: bool = False
+    masks_gradient: bool = False
 
     @classmethod
-    def from_options(cls, normalize: str, scale: str, match_sparsity: bool) -> "Quantizer":
-        """Build one from ``TERNARY.NORMALIZE``, ``SCALE`` and ``MATCH_SPARSITY``, as far as it has
-        the choice."""
+    def from_options(cls, options: QuantizerOptions) -> "Quantizer":
+        """Build one from the options that it has."""
         return cls()
 
     @abstractmethod
@@ -115,15 +133,33 @@ class Quantizer(ABC):
         """Gradient of the latent weight, given the ternary weight's: itself (straight through)."""
         return grad
 
+    def dequantize(self, codes: Tensor, scale: Tensor, *, overwrite: bool = False) -> Tensor:
+        """The quantized weight ``(F, N)``; arguments as of :func:`dequantize`."""
+        return dequantize(codes, scale, overwrite=overwrite)
 
-def is_ternary(weight: Tensor, quantizer: Quantizer, tolerance: float = 1e-4) -> bool:
-    """Whether a weight ``(F, N)`` is codes times scale already, to a relative tolerance.
+    def linear(self, scale: Tensor) -> tuple[Tensor, float]:
+        """A scale ``(S, G)`` and an offset that give the same weight in every quantizer's terms.
 
-    A weight without any zero is taken for a latent one.
-    """
-    codes = weight.sign()
-    if bool(codes.all()):
-        return weight.numel() == 0
-    scale = group_mean(weight, codes, quantizer.by_filter, quantizer.signs)
-    error = (weight - dequantize(codes, scale)).abs()
-    return bool((error <= tolerance * weight.abs().max()).all())
+        weight = sign(code) · (|code| − 1 + offset) · scale.
+        """
+        return scale, 1.0
+
+    def is_quantized(self, weight: Tensor, tolerance: float = 1e-4) -> bool:
+        """Whether a weight ``(F, N)`` has the values of codes already, to a relative tolerance.
+
+        A weight without any zero is taken for a latent one.
+        """
+        codes = weight.sign()
+        if bool(codes.all()):
+            return weight.numel() == 0
+        scale = group_mean(weight, codes, self.by_filter, self.signs)
+        error = (weight - dequantize(codes, scale)).abs()
+        return bool((error <= tolerance * weight.abs().max()).all())
+
+    def codes_of_quantized(self, weight: Tensor) -> Tensor:
+        """Codes ``(F, N)`` of a weight that is quantized already."""
+        return weight.sign()
+
+    def scale_of_quantized(self, weight: Tensor, codes: Tensor) -> Tensor:
+        """Scale ``(S, G)`` of a weight that is quantized already, and its codes."""
+        return self.scale(weight, codes)

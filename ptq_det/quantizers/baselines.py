@@ -23,8 +23,8 @@ class _Baseline(Quantizer):
         self._match_sparsity = match_sparsity
 
     @classmethod
-    def from_options(cls, normalize, scale, match_sparsity):
-        return cls(match_sparsity)
+    def from_options(cls, options):
+        return cls(options.match_sparsity)
 
     def codes(self, weight, sparsity, threshold=None):
         if weight.numel() == 0:

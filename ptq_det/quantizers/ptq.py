@@ -46,6 +46,7 @@ class PTQ(Quantizer):
     """
 
     follows_sparsity = True
+    prunes_first = True
 
     def __init__(self, by_filter: bool = True, scale: str = "mean"):
         self.by_filter = by_filter
@@ -53,8 +54,8 @@ class PTQ(Quantizer):
         self._keeps_norm = scale == "norm"
 
     @classmethod
-    def from_options(cls, normalize, scale, match_sparsity):
-        return cls(by_filter=normalize == "filter", scale=scale)
+    def from_options(cls, options):
+        return cls(by_filter=options.normalize == "filter", scale=options.scale)
 
     def codes(self, weight, sparsity, threshold=None):
         # One buffer from the magnitude to the codes: fresh memory costs more than the arithmetic.

@@ -9,6 +9,7 @@ from detectron2.utils import comm
 
 from ptq_det import PTQHook, TernaryTrainer
 from ptq_det.convert import ternary_layers
+from ptq_det.packing import PackedModel
 
 
 class Killed(Exception):
@@ -135,3 +136,21 @@ def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures):
     assert first["codes"].keys() == second["codes"].keys() and first["codes"]
     for name, codes in first["codes"].items():
         assert torch.equal(codes, second["codes"][name]), name
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_squantizer_is_trained_packed_and_evaluated(cfg, bits):
+    cfg.TERNARY.QUANTIZER, cfg.TERNARY.BITS = "SQuantizer", bits
+    cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START = 0.33, 1.0
+    cfg.DATASETS.TEST = ("few_val",)
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    packed = PackedModel.read(os.path.join(cfg.OUTPUT_DIR, "model_final.safetensors"))
+    name = "roi_heads.box_head.fc1"
+    codes, value = ternary_layers(trainer.model)[name].codes_and_value()
+    layer = packed.layers[name]
+    assert layer.kind == "quantized" and codes.abs().max() == 2 ** (bits - 1)
+    assert torch.equal(torch.from_numpy(layer.values).flatten(1), codes)
+    torch.testing.assert_close(layer.weight(), value, rtol=2**-10, atol=0)
+    assert set(trainer._last_eval_results) == {"bbox", "segm"}

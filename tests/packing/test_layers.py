@@ -40,6 +40,18 @@ def test_ternary_weights_come_back(name, quantizer, cfg):
     torch.testing.assert_close(packed.float_bias(), layer.bias.detach(), rtol=2**-10, atol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_of_more_levels_come_back(name, bits, cfg):
+    cfg.TERNARY.BITS, cfg.TERNARY.FREEZE_START = bits, 1.0
+    layer = ternary(LAYERS[name](), cfg, "SQuantizer")
+    packed = through_file(pack_layer(layer, "int8", None, None))
+    codes, value = layer.codes_and_value()
+    assert packed.kind == "quantized" and packed.offset > 1
+    assert np.abs(packed.values).max() == 2 ** (bits - 1) == codes.abs().max()
+    torch.testing.assert_close(packed.weight(), value, rtol=2**-10, atol=0)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_float_layers_in_int8_are_half_a_step_away(name):
     layer = LAYERS[name]()
@@ -105,6 +117,8 @@ def test_values_beyond_half_precision_are_stored_in_single(cfg):
         ("groups", 3),
         ("groups", 0),
         ("norm", 5),
+        ("offset", "1"),
+        ("offset", float("nan")),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(field, value, cfg):

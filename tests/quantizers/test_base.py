@@ -7,7 +7,6 @@ from ptq_det.quantizers import (
     dequantize,
     group_mean,
     group_sum,
-    is_ternary,
 )
 
 CODES = torch.tensor([[1.0, 0, -1, 1], [0, 0, 0, -1]])
@@ -62,9 +61,10 @@ class TestEveryQuantizer:
         codes = quantizer.codes(weight, 0.5)
         scale = quantizer.scale(weight, codes)
         assert codes.shape == weight.shape and codes.dtype == weight.dtype
-        assert set(codes.unique().tolist()) <= {-1, 0, 1}
-        assert not ((codes != 0) & (codes != weight.sign())).any()
-        assert scale.shape == (quantizer.signs, len(weight) if quantizer.by_filter else 1)
+        assert set(codes.unique().tolist()) <= set(range(-quantizer.levels, quantizer.levels + 1))
+        assert not ((codes != 0) & (codes.sign() != weight.sign())).any()
+        rows = 2 if quantizer.levels > 1 else quantizer.signs
+        assert scale.shape == (rows, len(weight) if quantizer.by_filter else 1)
         assert scale.isfinite().all() and (scale >= 0).all()
 
     def test_scaling_the_weight_scales_the_ternary_weight(self, quantizer):
@@ -74,14 +74,31 @@ class TestEveryQuantizer:
         scale, scaled = quantizer.scale(weight, codes), quantizer.scale(8 * weight, codes)
         torch.testing.assert_close(8 * scale, scaled)
 
+    def test_linear_terms_give_the_same_weight(self, quantizer):
+        weight = torch.randn(16, 27)
+        codes = quantizer.codes(weight, 0.7)
+        scale = quantizer.scale(weight, codes)
+        step, offset = quantizer.linear(scale)
+        value = dequantize(codes.sign() * (codes.abs() - 1 + offset), step)
+        torch.testing.assert_close(value, quantizer.dequantize(codes, scale))
+
+    def test_a_quantized_weight_has_its_codes_and_scale(self, quantizer):
+        weight = torch.randn(64, 90)
+        codes = quantizer.codes(weight, 0.7)
+        scale = quantizer.scale(weight, codes)
+        quantized = quantizer.dequantize(codes, scale)
+        again = quantizer.codes_of_quantized(quantized)
+        assert torch.equal(again, codes)
+        torch.testing.assert_close(quantizer.scale_of_quantized(quantized, again), scale)
+
     def test_ternary_weights_are_recognized_and_latent_ones_are_not(self, quantizer):
         weight = torch.randn(16, 27)
         codes = quantizer.codes(weight, 0.7)
-        ternary = dequantize(codes, quantizer.scale(weight, codes))
-        assert is_ternary(ternary, quantizer)
-        assert not is_ternary(weight, quantizer)
+        ternary = quantizer.dequantize(codes, quantizer.scale(weight, codes))
+        assert quantizer.is_quantized(ternary)
+        assert not quantizer.is_quantized(weight)
         ternary[3, 5] += 0.01
-        assert not is_ternary(ternary, quantizer)
+        assert not quantizer.is_quantized(ternary)
 
     def test_works_under_autocast(self, quantizer):
         weight = torch.randn(16, 27)
