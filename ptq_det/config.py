@@ -22,8 +22,8 @@ def add_ternary_config(cfg: CN) -> None:
     # same part by part and do not look at this key.
     cfg.TERNARY.ENABLED = False
 
-    # "PTQ" (pruning ternary quantization), a ternary baseline: "TWN", "TTQ", or "SQuantizer", whose
-    # weights have more levels.
+    # "PTQ" (pruning ternary quantization), a ternary baseline: "TWN", "TTQ", or one with more
+    # levels: "SQuantizer", and "ShiftScaler", which needs no fine-tuning.
     cfg.TERNARY.QUANTIZER = "PTQ"
 
     # SQuantizer only: 4 or 2 bits, and how many standard deviations above the mean magnitude of its

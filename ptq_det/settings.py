@@ -109,8 +109,8 @@ class TernarySettings:
         _require(
             "freeze_start",
             self.freeze_start,
-            self.freeze_start == 1 or self.quantizer != "SQuantizer",
-            "1.0 with SQuantizer, which has no frozen stage",
+            self.freeze_start == 1 or QUANTIZER_REGISTRY.get(self.quantizer).freezes,
+            f"1.0 with {self.quantizer}, which has no frozen stage",
         )
         _require(
             "threshold",

@@ -10,6 +10,7 @@ from .base import (
 )
 from .baselines import TTQ, TWN
 from .ptq import PTQ
+from .shift_scaler import ShiftScaler
 from .squantizer import SQuantizer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "TWN",
     "Quantizer",
     "SQuantizer",
+    "ShiftScaler",
     "build_quantizer",
     "dequantize",
     "group_mean",

@@ -99,6 +99,7 @@ class Quantizer(ABC):
         levels: largest magnitude of a code; 1 of a ternary quantizer.
         prunes_first: in the pruning stage, weights whose code is not 0 stay in float.
         masks_gradient: pruned weights get no gradient.
+        freezes: it has a frozen stage, in which codes stay and scales move.
     """
 
     by_filter: bool = False
@@ -108,6 +109,7 @@ class Quantizer(ABC):
     levels: int = 1
     prunes_first: bool = False
     masks_gradient: bool = False
+    freezes: bool = True
 
     @classmethod
     def from_options(cls, options: QuantizerOptions) -> "Quantizer":

@@ -24,6 +24,7 @@ class SQuantizer(Quantizer):
         sigma: σ, the same for all layers; larger is sparser.
     """
 
+    freezes = False
     masks_gradient = True
     prunes_first = True
 
