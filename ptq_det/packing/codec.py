@@ -32,6 +32,7 @@ _CODES_PER_BYTE = 400_000  # at the least entropy that the probabilities allow
 
 _STATES, _KINDS, _COUNTED = 27, 6, 4
 _CONTEXTS = _STATES * _KINDS * _COUNTED
+_MOST_LEVELS = 2**16 // _CONTEXTS - 1  # of a pair of channels; keys have 16 bits
 
 
 class CodecError(ValueError):
@@ -119,7 +120,8 @@ def _context(
     context *= _KINDS * _COUNTED
     context += position.kind * _COUNTED
     if scheme == _COUNTS and position.others:
-        count = sum(planes[i] & 1 for i in position.others)
+        wide = np.int8 if len(position.others) < 128 else np.int16
+        count = sum((planes[i] & 1).astype(wide, copy=False) for i in position.others)
         context += np.minimum(count, _COUNTED - 1, out=count).astype(np.uint16)
     return context, sign
 
@@ -228,7 +230,7 @@ def _channel_levels(counts: np.ndarray, size: int, step: float) -> np.ndarray:
     """Level of each channel by its number of nonzeros out of ``size``: its logit over ``step``."""
     logit = np.log2((counts + 0.5) / (size - counts + 0.5)) / step
     level = np.round(logit).astype(np.int64)
-    return np.minimum(level - level.min(initial=0), 99) if len(level) else level
+    return np.minimum(level - level.min(), _MOST_LEVELS // 2) if len(level) else level
 
 
 def _plan(planes: np.ndarray, positions: list[_Position]) -> _Plan:
@@ -419,6 +421,8 @@ def decode_codes(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
         sizes = zip(weights, (outputs, inputs), strict=True)
         rows, columns = (coder.decode(_histogram_model(w), size) for w, size in sizes)
     levels = _level_count(rows, columns)
+    if scheme >= _NEIGHBOURS and levels > _MOST_LEVELS:
+        raise CodecError(f"the codes of a layer have {levels} levels")
     grid = _grid(scheme, rows, columns, outputs, inputs, levels)
 
     planes = np.zeros((height * width, outputs, inputs), np.int8)

@@ -23,6 +23,10 @@ CASES = {
     "matrix": lambda: random_codes((33, 65, 1, 1)),
     "tall kernel": lambda: random_codes((5, 4, 7, 1)),
     "wide kernel": lambda: random_codes((5, 4, 2, 6)),
+    "large dense kernel": lambda: random_codes((3, 4, 13, 15), (0.45, 0.1, 0.45)),
+    "channels of all densities": lambda: (
+        RNG.random((40, 40, 3, 3)) < np.linspace(0, 1, 40).reshape(-1, 1, 1, 1) ** 8
+    ).astype(np.int8),
     "one": lambda: random_codes((1, 1, 1, 1)),
     "zeros": lambda: np.zeros((9, 8, 3, 3), np.int8),
     "ones": lambda: np.ones((9, 8, 3, 3), np.int8),
