@@ -230,7 +230,7 @@ def _channel_levels(counts: np.ndarray, size: int, step: float) -> np.ndarray:
     """Level of each channel by its number of nonzeros out of ``size``: its logit over ``step``."""
     logit = np.log2((counts + 0.5) / (size - counts + 0.5)) / step
     level = np.round(logit).astype(np.int64)
-    return np.minimum(level - level.min(), _MOST_LEVELS // 2) if len(level) else level
+    return np.minimum(level - level.min(), (_MOST_LEVELS - 1) // 2) if len(level) else level
 
 
 def _plan(planes: np.ndarray, positions: list[_Position]) -> _Plan:
