@@ -14,7 +14,8 @@ from detectron2.utils import comm
 
 from ..convert import check_trained, ternarize, ternary_layers
 from ..data.loader import build_resumable_train_loader
-from ..packing.model import load_packed, pack_model, round_to_packed
+from ..packing.model import load_packed, pack_model
+from ..packing.rounding import round_to_packed
 from ..schedule import Stage
 from ..settings import TernarySettings
 from .distillation import DistillationHook

@@ -19,9 +19,9 @@ from ..errors import InputError
 from ..layers import TernaryLayer
 from .architecture import build_architecture, find_norms
 from .container import Container, PackedFileError
-from .layers import PackedLayer, fold_norm, pack_layer
+from .layers import PackedLayer, pack_layer
 
-__all__ = ["PackedModel", "load_packed", "pack_model", "packed_config", "round_to_packed"]
+__all__ = ["PackedModel", "load_packed", "pack_layers", "pack_model", "packed_config"]
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _THREADS = 2
@@ -235,38 +235,6 @@ def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
             norm = norms.get(name)
             layers[name] = pack_layer(module, float_layers, norm, modules.get(norm))
     return layers
-
-
-@torch.no_grad()
-def round_to_packed(model: nn.Module, float_layers: str) -> None:
-    """Move weights in place to the values that a packed file will hold.
-
-    Scales, biases and layers in int8 or float16 are rounded; norms keep their statistics and
-    scale. Packing the model then changes nothing but the last bits of float32. Layers whose scale
-    is not per filter are left as they are: rounding behind a norm would give each filter its own.
-    """
-    model = unwrap(model)
-    modules = dict(model.named_modules())
-    for name, packed in pack_layers(model, float_layers).items():
-        module = modules[name]
-        if isinstance(module, TernaryLayer):
-            quantizer = module.ternary.quantizer
-            if not quantizer.by_filter or quantizer.signs > 1:
-                continue
-        norm = modules.get(packed.norm)
-        weight, bias = packed.weight(), packed.float_bias()
-        if norm is not None:
-            factor, shift = fold_norm(norm)
-            if bool((factor == 0).any()):
-                continue
-            dim = 1 if packed.groups is not None else 0
-            view = [-1 if d == dim else 1 for d in range(weight.dim())]
-            weight = weight.double() / factor.cpu().reshape(view)
-            own = 0.0 if module.bias is None else module.bias.double() * factor
-            norm.bias.copy_(norm.bias + (bias.to(factor.device) - own - shift))
-        elif bias is not None:
-            module.bias.copy_(bias)
-        module.weight.copy_(weight)
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -38,3 +38,28 @@ def model(cfg):
 @pytest.fixture
 def picture():
     return [{"image": torch.randint(0, 256, (3, 96, 80)), "height": 96, "width": 80}]
+
+
+def _features(model, picture):
+    with torch.no_grad():
+        return model.backbone(model.preprocess_image(picture).tensor)
+
+
+def _assert_same_function(first, second, picture, tolerance=2e-2):
+    for name, expected in _features(first, picture).items():
+        found = _features(second, picture)[name]
+        assert float((found - expected).norm() / expected.norm()) < tolerance, name
+    x = torch.randn(3, first.roi_heads.mask_head.mask_fcn1.in_channels, 14, 14)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            second.roi_heads.mask_head.layers(x),
+            first.roi_heads.mask_head.layers(x),
+            rtol=0.1,
+            atol=0.02,
+        )
+
+
+@pytest.fixture
+def assert_same_function():
+    """Checks that two models find the same features and masks."""
+    return _assert_same_function

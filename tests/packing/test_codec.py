@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ptq_det.packing import CodecError, decode_codes, encode_codes
-from ptq_det.packing.codec import _PROBABILITY
 
 RNG = np.random.default_rng(0)
 
@@ -129,8 +128,3 @@ def test_damaged_bytes_give_an_error_or_other_codes():
         damaged = bytearray(data)
         damaged[RNG.integers(len(data))] ^= 1 << RNG.integers(8)
         assert differs(bytes(damaged))
-
-
-def test_probabilities_are_symmetric_and_rise():
-    assert (np.diff(_PROBABILITY) >= 0).all() and _PROBABILITY[128] == 32768
-    assert (_PROBABILITY[1:128] + _PROBABILITY[:128:-1] == 65536).all()

@@ -12,7 +12,6 @@ from ptq_det.convert import ternary_layers
 from ptq_det.errors import InputError
 from ptq_det.packing import PackedFileError, PackedModel
 from ptq_det.packing.container import Container
-from ptq_det.packing.model import round_to_packed
 
 
 @pytest.fixture
@@ -21,26 +20,7 @@ def file(model, cfg, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def features(model, picture):
-    with torch.no_grad():
-        return model.backbone(model.preprocess_image(picture).tensor)
-
-
-def assert_same_function(first, second, picture, tolerance=2e-2):
-    for name, expected in features(first, picture).items():
-        found = features(second, picture)[name]
-        assert float((found - expected).norm() / expected.norm()) < tolerance, name
-    x = torch.randn(3, first.roi_heads.mask_head.mask_fcn1.in_channels, 14, 14)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            second.roi_heads.mask_head.layers(x),
-            first.roi_heads.mask_head.layers(x),
-            rtol=0.1,
-            atol=0.02,
-        )
-
-
-def test_the_loaded_model_computes_the_same(model, file, picture):
+def test_the_loaded_model_computes_the_same(model, file, picture, assert_same_function):
     loaded = load_packed(file)
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     assert not ternary_layers(loaded)
@@ -60,7 +40,7 @@ def test_codes_are_the_model_s(model, file):
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN", ""])
-def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms):
+def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms, assert_same_function):
     cfg.MODEL.RESNETS.NORM = "BN" if norm == "BN" else "FrozenBN"
     cfg.MODEL.FPN.NORM = norm
     cfg.MODEL.FPN.OUT_CHANNELS = 32  # as many as a group norm has groups
@@ -72,7 +52,7 @@ def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms):
     assert_same_function(model, load_packed(tmp_path / "m.safetensors"), picture)
 
 
-def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms):
+def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms, assert_same_function):
     cfg.TERNARY.QUANTIZER = "TTQ"
     model = build_model(cfg)
     randomize_norms(model)
@@ -81,14 +61,14 @@ def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms):
     assert_same_function(model, load_packed(tmp_path / "m.safetensors"), picture)
 
 
-def test_a_stock_model_loads_the_state_dict(model, file, cfg, picture):
+def test_a_stock_model_loads_the_state_dict(model, file, cfg, picture, assert_same_function):
     stock = build_model(cfg).eval()
     missing, unexpected = stock.load_state_dict(PackedModel.read(file).state_dict(), strict=False)
     assert not missing and not unexpected
     assert_same_function(load_packed(file), stock, picture, tolerance=1e-5)
 
 
-def test_weights_by_checkpointer_and_predictor(model, file, cfg, picture):
+def test_weights_by_checkpointer_and_predictor(model, file, cfg, picture, assert_same_function):
     ternary = build_model(cfg).eval()
     ternarize(ternary, cfg)
     DetectionCheckpointer(ternary).load(str(file))
@@ -143,17 +123,6 @@ def test_the_same_model_gives_the_same_bytes(model, file, cfg, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
     PackedModel.read(file).write(tmp_path / "copy.safetensors")
     assert (tmp_path / "copy.safetensors").read_bytes() == file.read_bytes()
-
-
-def test_rounding_makes_packing_exact(model, cfg, picture, tmp_path):
-    for layer in ternary_layers(model).values():
-        layer.snap()
-    before = {name: layer.codes_and_scale()[0] for name, layer in ternary_layers(model).items()}
-    round_to_packed(model, "int8")
-    for name, layer in ternary_layers(model).items():
-        assert torch.equal(layer.codes_and_scale()[0], before[name])
-    pack_model(model, cfg, tmp_path / "m.safetensors")
-    assert_same_function(model, load_packed(tmp_path / "m.safetensors"), picture, tolerance=1e-5)
 
 
 DAMAGE = {
