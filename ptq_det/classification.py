@@ -20,13 +20,16 @@ def classifier_config(name: str, overrides: list[str] | None = None) -> CfgNode:
     """A config for a network of ``NETWORKS``, of which ``TERNARY`` alone matters.
 
     Raises:
-        KeyError, ValueError, AssertionError: of yacs, for an override it does not know.
+        InputError: an override is wrong.
     """
     cfg = get_cfg()
     add_ternary_config(cfg)
     cfg.TERNARY.ENABLED = True
     cfg.TERNARY.SKIP = [NETWORKS[name]]
-    cfg.merge_from_list(overrides or [])
+    try:
+        cfg.merge_from_list(overrides or [])
+    except (AssertionError, KeyError, ValueError) as error:  # of yacs
+        raise InputError(f"an override: {error}") from error
     return cfg
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from .config import add_ternary_config
-from .engine.preflight import check_datasets, find_config_file
+from .engine.preflight import check_datasets, read_config
 from .engine.trainer import TernaryTrainer
 from .errors import InputError
 from .files import replacing
@@ -136,13 +135,7 @@ def draw_comparison(results: list[Result], path: str) -> None:
 
 
 def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
-    cfg = get_cfg()
-    add_ternary_config(cfg)
-    try:
-        cfg.merge_from_file(find_config_file(config_file))
-        cfg.merge_from_list(overrides)
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
-        raise InputError(f"{config_file} or an override: {error}") from error
+    cfg = read_config(config_file, overrides)
     cfg.OUTPUT_DIR = output
     check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     Path(output).mkdir(parents=True, exist_ok=True)

@@ -9,16 +9,15 @@ import cv2
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from tabulate import tabulate
 
-from .config import add_ternary_config
 from .convert import ternary_layers
-from .engine.preflight import check_datasets
+from .engine.preflight import check_datasets, read_config
 from .engine.trainer import TernaryTrainer
 from .files import replacing
 from .packing import PackedModel
@@ -42,10 +41,7 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
         What ``summary.json`` holds.
     """
     start = time.perf_counter()
-    cfg = get_cfg()
-    add_ternary_config(cfg)
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(overrides or [])
+    cfg = read_config(config_file, overrides or [])
     cfg.OUTPUT_DIR = output
     cfg.freeze()
     Path(output).mkdir(parents=True, exist_ok=True)

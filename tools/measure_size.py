@@ -11,13 +11,10 @@ import argparse
 import sys
 import warnings
 
-import yaml
-from detectron2.config import get_cfg
 from detectron2.utils.logger import setup_logger
 
-from ptq_det import add_ternary_config
 from ptq_det.classification import NETWORKS, build_classifier, classifier_config
-from ptq_det.engine.preflight import check_weights, find_config_file
+from ptq_det.engine.preflight import check_weights, read_config
 from ptq_det.errors import InputError
 from ptq_det.files import replacing
 from ptq_det.packing.report import draw_sizes, measure_size
@@ -41,19 +38,11 @@ def parse():
 
 def packed_model(args):
     """The model to measure, and whether it was ternarized just for that."""
-    try:
-        if args.torchvision:
-            cfg = classifier_config(args.torchvision, args.opts)
-        else:
-            cfg = get_cfg()
-            add_ternary_config(cfg)
-            cfg.merge_from_file(find_config_file(args.config_file))
-            cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
-        raise InputError(f"config or override: {error}") from error
     if args.torchvision:
+        cfg = classifier_config(args.torchvision, args.opts)
         model, architecture = build_classifier(args.torchvision, args.weights)
         return packed_from_model(model, cfg, architecture)
+    cfg = read_config(args.config_file, args.opts)
     check_weights(cfg.MODEL.WEIGHTS)
     return packed_from_checkpoint(cfg)
 

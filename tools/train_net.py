@@ -5,16 +5,14 @@ import os
 import sys
 import time
 
-import yaml
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser, default_setup, hooks, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from ptq_det import TernaryTrainer, add_ternary_config
+from ptq_det import TernaryTrainer
 from ptq_det.convert import check_trained
 from ptq_det.engine.evaluation import evaluate_with_augmentation
 from ptq_det.engine.preflight import (
@@ -22,6 +20,7 @@ from ptq_det.engine.preflight import (
     check_device,
     check_weights,
     find_config_file,
+    read_config,
 )
 from ptq_det.errors import InputError
 from ptq_det.settings import TernarySettings
@@ -29,14 +28,8 @@ from ptq_det.settings import TernarySettings
 
 def setup(args):
     """Read the config and check what it names."""
-    args.config_file = find_config_file(args.config_file)
-    cfg = get_cfg()
-    add_ternary_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
-        raise InputError(f"{args.config_file} or an override: {error}") from error
+    args.config_file = find_config_file(args.config_file)  # default_setup prints the file
+    cfg = read_config(args.config_file, args.opts)
     TernarySettings.from_cfg(cfg)
     check_device(cfg)
     check_datasets([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ..config import add_ternary_config
+from ..engine.preflight import read_config
 from ..packing import decode_codes, encode_codes, load_packed
 from ..packing.source import packed_from_checkpoint
 
@@ -166,10 +165,7 @@ def benchmark_size(config_file: str, overrides: list[str], rounds: int) -> dict:
     Raises:
         RuntimeError: a compressor does not give the codes back.
     """
-    cfg = get_cfg()
-    add_ternary_config(cfg)
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(overrides)
+    cfg = read_config(config_file, overrides)
     cfg.MODEL.DEVICE = "cpu"
     packed, _ = packed_from_checkpoint(cfg)
     codes = [layer.values for layer in packed.layers.values() if layer.kind == "ternary"]

@@ -4,11 +4,13 @@ import difflib
 import os
 
 import torch
+import yaml
 from detectron2 import model_zoo
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from ..config import add_ternary_config
 from ..errors import InputError
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "check_num_classes",
     "check_weights",
     "find_config_file",
+    "read_config",
 ]
 
 
@@ -36,6 +39,27 @@ def find_config_file(path: str) -> str:
         raise InputError(
             f"config file {path!r} not found (from folder {os.getcwd()!r}, or in Detectron2's zoo)"
         ) from None
+
+
+def read_config(path: str, overrides: list[str]) -> CfgNode:
+    """Read a config with the node ``TERNARY``.
+
+    Args:
+        path: as :func:`find_config_file` has it.
+        overrides: keys and values that override it.
+
+    Raises:
+        InputError: there is no such config, or a key or value is wrong.
+    """
+    path = find_config_file(path)
+    cfg = get_cfg()
+    add_ternary_config(cfg)
+    try:
+        cfg.merge_from_file(path)
+        cfg.merge_from_list(overrides)
+    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
+        raise InputError(f"{path} or an override: {error}") from error
+    return cfg
 
 
 def check_datasets(names) -> None:

@@ -35,7 +35,7 @@ class PackedLayer:
         bias: float16 or float32 ``(F,)``, or None.
         norm: name of the norm that is folded in, in the model; or None.
         norm_eps: its ε.
-        offset: weight = sign(code) · (\|code\| − 1 + offset) · scale; 1 where codes are multiples.
+        offset: weight = sign(code) · (magnitude − 1 + offset) · scale; 1 where codes are multiples.
     """
 
     kind: str

@@ -7,6 +7,7 @@ from ptq_det.engine.preflight import (
     check_num_classes,
     check_weights,
     find_config_file,
+    read_config,
 )
 from ptq_det.errors import InputError
 
@@ -74,3 +75,12 @@ def test_a_device_that_is_not_there_is_refused(cfg, monkeypatch):
         check_device(cfg)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     check_device(cfg)
+
+
+def test_a_config_is_read_with_overrides(repo):
+    path = str(repo / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml")
+    assert read_config(path, ["TERNARY.SPARSITY", "0.5"]).TERNARY.SPARSITY == 0.5
+    with pytest.raises(InputError, match=r"shapes_mask_rcnn_ptq\.yaml or an override.*SPARSTY"):
+        read_config(path, ["TERNARY.SPARSTY", "0.5"])
+    with pytest.raises(InputError, match=r"^config file 'no\.yaml' not found"):
+        read_config("no.yaml", [])
