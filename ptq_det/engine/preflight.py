@@ -92,16 +92,16 @@ def check_datasets(names) -> None:
 
 
 def check_device(cfg: CfgNode) -> None:
-    """Raise :class:`InputError` if ``MODEL.DEVICE`` is not there, or AMP asks for it."""
+    """Raise :class:`InputError` if ``MODEL.DEVICE`` is not there, or has no mixed precision."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if on_gpu and not torch.cuda.is_available():
         raise InputError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; "
             "set MODEL.DEVICE cpu to run on the processor"
         )
-    if cfg.SOLVER.AMP.ENABLED and not on_gpu:
+    if cfg.SOLVER.AMP.ENABLED and not on_gpu and cfg.MODEL.DEVICE != "cpu":
         raise InputError(
-            f"SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
+            f"SOLVER.AMP.ENABLED needs a GPU or CPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
             "set SOLVER.AMP.ENABLED False"
         )
 

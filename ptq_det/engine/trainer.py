@@ -21,6 +21,7 @@ from ..settings import TernarySettings
 from .distillation import DistillationHook
 from .evaluation import build_evaluator
 from .hooks import PTQHook
+from .mixed_precision import use_bfloat16, use_channels_last
 from .preflight import check_num_classes
 
 __all__ = ["TernaryTrainer"]
@@ -54,10 +55,14 @@ class TernaryTrainer(DefaultTrainer):
         check_num_classes(cfg, cfg.DATASETS.TRAIN)
 
         on_cpu = next(model.parameters()).device.type == "cpu"
+        if on_cpu:
+            use_channels_last(model)
+        if on_cpu and cfg.SOLVER.AMP.ENABLED:
+            use_bfloat16(model)
         model = create_ddp_model(
             model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
         )
-        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED and not on_cpu else SimpleTrainer
         self._trainer = trainer_class(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(
@@ -89,7 +94,8 @@ class TernaryTrainer(DefaultTrainer):
             weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         )
         optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return optimizer(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        options = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+        return optimizer(groups, **options, fused=True)
 
     def build_hooks(self):
         """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation.

@@ -67,6 +67,8 @@ def test_weights_that_cannot_be_downloaded_say_so():
 def test_a_device_that_is_not_there_is_refused(cfg, monkeypatch):
     check_device(cfg)
     cfg.SOLVER.AMP.ENABLED = True
+    check_device(cfg)
+    cfg.MODEL.DEVICE = "mps"
     with pytest.raises(InputError, match=r"set SOLVER\.AMP\.ENABLED False"):
         check_device(cfg)
     cfg.MODEL.DEVICE = "cuda"

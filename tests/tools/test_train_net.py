@@ -74,7 +74,6 @@ def test_train_resume_and_evaluate(tool, repo, tmp_path):
         (["CONFIG", "TERNARY.SPARSTY", "0.5"], "TERNARY.SPARSTY"),
         (["CONFIG", "MODEL.WEIGHTS", ""], "layers to be ternarized were not loaded"),
         (["CONFIG", "MODEL.BACKBONE.FREEZE_AT", "2"], "frozen"),
-        (["CONFIG", "SOLVER.AMP.ENABLED", "True"], "set SOLVER.AMP.ENABLED False"),
     ],
 )
 def test_a_user_s_mistake_gets_one_message(tool, repo, args, message):

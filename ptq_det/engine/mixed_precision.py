@@ -1,0 +1,56 @@
+"""Mixed precision on CPUs, which Detectron2's ``AMPTrainer`` has for CUDA alone."""
+
+import torch
+from torch import nn
+
+__all__ = ["use_bfloat16", "use_channels_last"]
+
+
+def use_bfloat16(model: nn.Module) -> None:
+    """Let a model's forward pass in training run under ``torch.autocast`` with bfloat16.
+
+    Losses need no scaling, as bfloat16 has float32's range. The backbone's features leave it as
+    float32: poolers round boxes to the type of the features, and bfloat16 has eight bits for a
+    coordinate.
+
+    Args:
+        model: of Detectron2, on the CPU; changed by hooks, in training mode only.
+    """
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+
+    def enter(module, args):
+        if module.training:
+            autocast.__enter__()
+
+    def leave(module, args, output):
+        if module.training:
+            autocast.__exit__(None, None, None)
+
+    model.register_forward_pre_hook(enter)
+    model.register_forward_hook(leave, always_call=True)
+    model.backbone.register_forward_hook(_in_float32)
+
+
+def _in_float32(module, args, output):
+    return {name: features.float() for name, features in output.items()}
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Let a model's convolutions work in channels-last, which CPUs are faster in.
+
+    Weights stay as they are: it is the inputs of backbone and mask head that are laid out anew.
+
+    Args:
+        model: of Detectron2; changed by hooks.
+    """
+    model.backbone.register_forward_pre_hook(_channels_last)
+    heads = getattr(model, "roi_heads", None)
+    for name in ("mask_head", "keypoint_head"):
+        head = getattr(heads, name, None)
+        if isinstance(head, nn.Module):
+            head.register_forward_pre_hook(_channels_last)
+
+
+def _channels_last(module, args):
+    first, *others = args
+    return (first.contiguous(memory_format=torch.channels_last), *others)
