@@ -31,6 +31,13 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.BITS = 4
     cfg.TERNARY.SIGMA = 0.0
 
+    # ShiftScaler only: bits of each channel's shift; 0 gives plain 8-bit quantization by layer.
+    cfg.TERNARY.SHIFT_BITS = 4
+
+    # Bits, 2 to 8, of the activations at the inputs of quantized layers behind a ReLU (PACT,
+    # ptq_det/activations.py), from PRUNE_END on; 0 leaves them in float.
+    cfg.TERNARY.ACTIVATION_BITS = 0
+
     # Target fraction of zeros among the codes, in [0, 1). PTQ only: the threshold of TWN and TTQ
     # follows from their papers, and so does their sparsity.
     cfg.TERNARY.SPARSITY = 0.8
@@ -60,8 +67,10 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.NORMALIZE = "filter"
 
     # Scale of a group with codes t and latent weights w: "mean" of |w| over t != 0 (least
-    # squares), "norm" (||w|| / sqrt(||t||_0), keeps the group's length) or "learned" (a parameter
-    # that starts at the mean). PTQ only.
+    # squares), "norm" (||w|| / sqrt(||t||_0), keeps the group's length), "learned" (a parameter
+    # that starts at the mean) or "shift" (the mean, rounded to the layer's largest divided by a
+    # power of two up to 2^15: the file has 4 bits a filter). "shift" folds frozen norms into the
+    # weights before it fine-tunes. PTQ only.
     cfg.TERNARY.SCALE = "mean"
 
     # Where the pruning threshold is taken: over each "layer", or over the whole "network", which
@@ -85,6 +94,7 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.FREEZE_START = 0.9
 
     # Train scale and shift of the frozen batch norms behind ternary layers; their statistics stay.
+    # With SCALE "shift" it is the shift alone.
     cfg.TERNARY.TRAIN_NORM = False
 
     # What updates the weights in TernaryTrainer: "SGD" as Detectron2 builds it, or "AdamW" with the

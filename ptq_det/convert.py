@@ -9,6 +9,7 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from .activations import keep_input, layers_after_relu, quantize_input
 from .errors import InputError, UntrainedLayersError
 from .layers import (
     TernaryConv2d,
@@ -111,10 +112,13 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
     _refuse_frozen(chosen)
     if not prefix:
         _refuse_idle_overrides(settings, [*chosen, *record.already])
+    positive = layers_after_relu(model) if settings.activation_bits else set()
     for name, module in chosen.items():
         _convert(module, settings, settings.sparsity_of(name))
         if settings.train_norm:
-            _train_affine(getattr(module, "norm", None))
+            _train_affine(module)
+        if name.removeprefix(prefix) in positive:
+            quantize_input(module, settings.activation_bits)
         record.converted[name] = module.ternary.sparsity
         record.weights += module.weight.numel()
     if settings.threshold == "network":
@@ -126,6 +130,7 @@ def make_plain(model: nn.Module) -> None:
     """Give ternary layers back the classes they had, in place; weights are left as they are."""
     plain = {TernaryConv2d: Conv2d, TernaryConvTranspose2d: nn.ConvTranspose2d}
     for layer in ternary_layers(model).values():
+        keep_input(layer)
         layer.__class__ = plain.get(type(layer), nn.Linear)
         del layer.ternary, layer.scale
 
@@ -180,10 +185,11 @@ def _share_threshold(layers: list[TernaryLayer], settings: TernarySettings) -> N
         layer.ternary.network = shared
 
 
-def _train_affine(norm: nn.Module | None) -> None:
+def _train_affine(layer: TernaryLayer) -> None:
     """Make parameters of the buffers γ and β of a frozen batch norm, under the same names."""
-    if isinstance(norm, FrozenBatchNorm2d) and not isinstance(norm.weight, nn.Parameter):
-        for name in ("weight", "bias"):
+    norm = getattr(layer, "norm", None)
+    if isinstance(norm, FrozenBatchNorm2d) and not isinstance(norm.bias, nn.Parameter):
+        for name in ("bias",) if layer.ternary.quantizer.folds_norms else ("weight", "bias"):
             buffer = getattr(norm, name)
             delattr(norm, name)
             norm.register_parameter(name, nn.Parameter(buffer))

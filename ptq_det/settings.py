@@ -14,12 +14,14 @@ __all__ = ["TernarySettings"]
 _CHOICES = {
     "quantizer": tuple(name for name, _ in QUANTIZER_REGISTRY),
     "normalize": ("filter", "layer"),
-    "scale": ("mean", "norm", "learned"),
+    "scale": ("mean", "norm", "learned", "shift"),
     "threshold": ("layer", "network"),
     "optimizer": ("SGD", "AdamW"),
     "decay_toward": ("codes", "zero"),
     "float_layers": ("int8", "float16"),
     "bits": (2, 4),
+    "shift_bits": (0, 1, 2, 3, 4),
+    "activation_bits": (0, 2, 3, 4, 5, 6, 7, 8),
 }
 
 
@@ -35,6 +37,8 @@ class TernarySettings:
     quantizer: str
     bits: int
     sigma: float
+    shift_bits: int
+    activation_bits: int
     sparsity: float
     match_sparsity: bool
     sparsity_overrides: tuple[tuple[str, float], ...]

@@ -23,6 +23,7 @@ from ptq_det.engine.preflight import (
     read_config,
 )
 from ptq_det.errors import InputError
+from ptq_det.norms import fold_norms
 from ptq_det.settings import TernarySettings
 
 
@@ -44,6 +45,7 @@ def evaluate(cfg, resume):
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     check_trained(model, cfg)
+    fold_norms(model)
     results = TernaryTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(evaluate_with_augmentation(TernaryTrainer, cfg, model))

@@ -23,11 +23,14 @@ def main():
     parser.add_argument("checkpoint", metavar="OUT", help="checkpoint to write, .pth")
     args = parser.parse_args()
     try:
-        weights = PackedModel.read(args.packed).state_dict()
+        packed = PackedModel.read(args.packed)
+        weights = packed.state_dict()
         with replacing(args.checkpoint) as scratch:
             torch.save({"model": weights}, scratch)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
+    if any(layer.activation_bits for layer in packed.layers.values()):
+        print("Activations are quantized in the file; a plain checkpoint runs them in float.")
     print(f"{args.checkpoint}: {len(weights)} tensors")
 
 

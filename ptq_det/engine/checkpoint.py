@@ -47,6 +47,7 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
     weights = packed.state_dict()
     if not model.training:
         make_plain(model)
+        packed.fix_inputs(model)
     expected = {
         name: tuple(tensor.shape)
         for name, tensor in model.state_dict().items()
@@ -56,7 +57,7 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
     unlike = sorted(
         name
         for name in {*expected, *found}
-        if expected.get(name) != found.get(name) and not name.endswith(".scale")
+        if expected.get(name) != found.get(name) and not name.endswith((".scale", ".pact.clip"))
     )
     if unlike:
         name = unlike[0]

@@ -9,6 +9,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..convert import check_trained, ternarize, ternary_layers, unwrap
 from ..errors import InputError
+from ..norms import fold_norms
 from ..schedule import Stage, pruning_ratio, stage_at
 from ..settings import TernarySettings
 from ..statistics import TernaryStatistics
@@ -47,6 +48,7 @@ class PTQHook(HookBase):
         if not ternary_layers(self.trainer.model):
             self._ternarize_loaded_model()
         check_trained(self.trainer.model, self.cfg)
+        fold_norms(unwrap(self.trainer.model))
         self._layers = ternary_layers(self.trainer.model)
         self._refuse_unoptimized()
 
@@ -113,9 +115,13 @@ class PTQHook(HookBase):
         groups = self.trainer.optimizer.param_groups
         optimized = {id(p) for group in groups for p in group["params"]}
         for name, layer in self._layers.items():
-            if layer.scale is not None and id(layer.scale) not in optimized:
+            clip = layer.pact.clip if hasattr(layer, "pact") else None
+            learned = {"scale": layer.scale, "clip of the activations": clip}
+            for what, parameter in learned.items():
+                if parameter is None or id(parameter) in optimized:
+                    continue
                 raise InputError(
-                    f"the learned scale of {name} is not in the optimizer, because the model "
+                    f"the learned {what} of {name} is not in the optimizer, because the model "
                     "became ternary after the optimizer was built. Use TernaryTrainer or the "
-                    "ternary builders, or a quantizer whose scale is not learned."
+                    "ternary builders, or settings without it."
                 )

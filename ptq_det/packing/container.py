@@ -18,7 +18,8 @@ from ..files import replacing
 __all__ = ["FORMAT", "VERSION", "Container", "PackedFileError", "is_packed"]
 
 FORMAT = "ptq_det packed model"
-VERSION = "1"
+VERSION = "2"
+_READABLE = ("1", "2")  # what version 2 has more, a file need not have
 _HEADER_LIMIT = 16 << 20  # bytes; the header of a Mask R-CNN has 40 thousand
 _NO_DIGEST = "0" * 64
 
@@ -139,11 +140,11 @@ def _check(path, header: bytes, metadata: dict[str, str]) -> None:
         raise PackedFileError(
             path, "a safetensors file, but not a packed model (tools/measure_size.py makes one)"
         )
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in _READABLE:
         raise PackedFileError(
             path,
-            f"a packed model of version {metadata.get('version')!r}, but this ptq_det reads "
-            f"version {VERSION!r}; install the ptq_det that wrote it, or pack the model again",
+            f"a packed model of version {metadata.get('version')!r}, but this ptq_det reads up "
+            f"to version {VERSION!r}; install the ptq_det that wrote it, or pack the model again",
         )
     digest = metadata.get("digest", "")
     without = header.replace(_digest_field(digest), _digest_field(_NO_DIGEST))

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
 from ..filters import filter_shape, from_filters, to_filters
 from ..layers import TernaryLayer
+from ..norms import norm_factor_and_shift
 from .codec import decode_codes, encode_codes
+from .shifts import from_shifts, to_shifts
 
-__all__ = ["PackedLayer", "fold_norm", "pack_layer"]
+__all__ = ["PackedLayer", "pack_layer"]
 
-_FOLDABLE = (FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)
 _HALF_ERROR = 2.0**-10  # relative error that float16 may have
 _NEGLIGIBLE = 2.0**-6  # what is smaller than this times the largest may have the error of that
 
@@ -36,6 +36,8 @@ class PackedLayer:
         norm: name of the norm that is folded in, in the model; or None.
         norm_eps: its ε.
         offset: weight = sign(code) · (magnitude − 1 + offset) · scale; 1 where codes are multiples.
+        activation_bits: of the layer's input, 0 where it is in float.
+        clip: the largest value of a quantized input.
     """
 
     kind: str
@@ -47,6 +49,8 @@ class PackedLayer:
     norm: str | None = None
     norm_eps: float | None = None
     offset: float = 1.0
+    activation_bits: int = 0
+    clip: float | None = None
 
     def weight(self) -> Tensor:
         """The float32 weight, of the layer's own shape."""
@@ -71,7 +75,7 @@ class PackedLayer:
             tensors = {"weight": self.values, "bias": self.bias}
         else:
             coded = np.frombuffer(encode_codes(self.values), np.uint8)
-            tensors = {"codes": coded, "scale": self.scale, "bias": self.bias}
+            tensors = {"codes": coded, "bias": self.bias} | to_shifts(self.scale)
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def to_metadata(self) -> dict:
@@ -79,6 +83,7 @@ class PackedLayer:
         fields = {"kind": self.kind, "shape": list(self.shape), "groups": self.groups}
         fields |= {"norm": self.norm, "norm_eps": self.norm_eps}
         fields["offset"] = None if self.offset == 1 else self.offset
+        fields |= {"activation_bits": self.activation_bits or None, "clip": self.clip}
         return {name: value for name, value in fields.items() if value is not None}
 
     @classmethod
@@ -97,7 +102,7 @@ class PackedLayer:
         fits = groups is None or (type(groups) is int and groups > 0 and len(shape) == 4)
         _require(fits and (groups is None or shape[0] % groups == 0), "wrong groups")
         filters = filter_shape(tuple(shape), groups)
-        scale, bias = tensors.get("scale"), tensors.get("bias")
+        scale, bias = from_shifts(tensors, filters[0]), tensors.get("bias")
         floats = (np.float16, np.float32)
         if kind == "float16":
             values = tensors.get("weight")
@@ -117,24 +122,10 @@ class PackedLayer:
         _require(norm is None or (isinstance(norm, str) and isinstance(eps, float)), "a wrong norm")
         offset = fields.get("offset", 1.0)
         _require(isinstance(offset, float) and math.isfinite(offset), "a wrong offset")
-        return cls(kind, tuple(shape), groups, values, scale, bias, norm, eps, offset)
-
-
-def fold_norm(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift of each channel that a batch norm in evaluation mode amounts to, in float64.
-
-    γ/√(σ² + ε) and β − μγ/√(σ² + ε) (batch normalization, arXiv 1502.03167); None for a norm that
-    depends on its input, and without one.
-    """
-    if not isinstance(norm, _FOLDABLE) or norm.running_var is None:
-        return None
-    factor = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        factor = factor * norm.weight.detach().double()
-    shift = -norm.running_mean.double() * factor
-    if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
-    return factor, shift
+        bits, clip = fields.get("activation_bits", 0), fields.get("clip")
+        fits = clip is None if bits == 0 else isinstance(clip, float) and 0 < clip < math.inf
+        _require(type(bits) is int and 0 <= bits <= 8 and fits, "wrong activations")
+        return cls(kind, tuple(shape), groups, values, scale, bias, norm, eps, offset, bits, clip)
 
 
 @torch.no_grad()
@@ -152,7 +143,7 @@ def pack_layer(
     transposed = isinstance(module, nn.ConvTranspose2d)
     groups = module.groups if transposed else None
     shape = tuple(module.weight.shape)
-    folded = fold_norm(norm)
+    folded = norm_factor_and_shift(norm)
     bias = None if module.bias is None else module.bias.double()
     if folded is not None:
         factor, shift = folded
@@ -179,7 +170,15 @@ def pack_layer(
         None if folded is None else norm_name,
         None if folded is None else float(norm.eps),
         offset,
+        *_activation_of(module),
     )
+
+
+def _activation_of(module: nn.Module) -> tuple[int, float | None]:
+    """Bits and clip of a layer's input, 0 and None where it is in float."""
+    pact = getattr(module, "pact", None)
+    clip = 0.0 if pact is None else float(pact.clip)
+    return (pact.bits, clip) if clip > 0 else (0, None)
 
 
 def _to_int8(filters: Tensor) -> tuple[Tensor, np.ndarray]:

@@ -13,11 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
+from ..activations import fix_input
 from ..config import add_ternary_config
 from ..convert import ternary_layers, unwrap
 from ..errors import InputError
 from ..layers import TernaryLayer
-from .architecture import build_architecture, find_norms
+from ..norms import find_norms
+from .architecture import build_architecture
 from .container import Container, PackedFileError
 from .layers import PackedLayer, pack_layer
 
@@ -25,7 +27,7 @@ __all__ = ["PackedModel", "load_packed", "pack_layers", "pack_model", "packed_co
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _THREADS = 2
-_PARTS = ("codes", "weight", "scale", "bias")
+_PARTS = ("codes", "weight", "scale", "step", "shifts", "bias")
 
 
 def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
@@ -193,6 +195,13 @@ class PackedModel:
         """Size of the same model in float32, its norms included."""
         return 4 * sum(tensor.numel() for tensor in self.state_dict().values())
 
+    def fix_inputs(self, model: nn.Module) -> None:
+        """Let the layers of a plain model quantize their inputs as the packed ones say."""
+        for name, layer in self.layers.items():
+            module = _submodule(model, name)
+            if layer.activation_bits and module is not None:
+                fix_input(module, layer.activation_bits, layer.clip)
+
     @torch.no_grad()
     def build(self, device: str | torch.device | None = None) -> nn.Module:
         """A model with these weights; folded norms are gone from it."""
@@ -220,6 +229,7 @@ class PackedModel:
             model.load_state_dict(weights, strict=False)
         except RuntimeError as error:
             raise PackedFileError(self.path, f"it does not fit its config ({error})") from error
+        self.fix_inputs(model)
         model.requires_grad_(False)
         return model.eval().to(device or _default_device())
 
@@ -243,7 +253,8 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
-    inside = [f"{name}.{part}" for name in layers for part in ("weight", "bias", "scale")]
+    parts = ("weight", "bias", "scale", "pact.clip")
+    inside = [f"{name}.{part}" for name in layers for part in parts]
     folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
     return {
         name: tensor.detach().cpu().numpy()

@@ -255,7 +255,8 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
     ternary = layer.kind == "ternary"
     chosen = ternary or layer.kind == "quantized"
     coded = in_file[f"{name}.weight" if layer.kind == "float16" else f"{name}.codes"]
-    file_bytes = coded + sum(in_file.get(f"{name}.{end}", 0) for end in ("scale", "bias"))
+    sides = ("scale", "step", "shifts", "bias")
+    file_bytes = coded + sum(in_file.get(f"{name}.{side}", 0) for side in sides)
     vectors = 4 if layer.norm is not None else int(layer.bias is not None)
     float_bytes = 4 * (count + vectors * len(codes))
     return LayerSize(

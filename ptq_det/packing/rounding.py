@@ -5,7 +5,7 @@ from torch import nn
 
 from ..convert import unwrap
 from ..layers import TernaryLayer
-from .layers import fold_norm
+from ..norms import norm_factor_and_shift
 from .model import pack_layers
 
 __all__ = ["round_to_packed"]
@@ -30,7 +30,7 @@ def round_to_packed(model: nn.Module, float_layers: str) -> None:
         norm = modules.get(packed.norm)
         weight, bias = packed.weight(), packed.float_bias()
         if norm is not None:
-            factor, shift = fold_norm(norm)
+            factor, shift = norm_factor_and_shift(norm)
             if bool((factor == 0).any()):
                 continue
             dim = 1 if packed.groups is not None else 0

@@ -9,6 +9,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..convert import ternarize, ternary_layers
+from ..norms import fold_norms
 from .container import is_packed
 from .model import PackedModel
 
@@ -43,7 +44,7 @@ def packed_from_model(
 ) -> tuple[PackedModel, bool]:
     """The packed form of a model, ternarized in one shot where it is not ternary yet."""
     ternarize(model, cfg)
-    model.eval()
+    fold_norms(model.eval())
     layers = ternary_layers(model)
     latent = [
         name

@@ -86,6 +86,7 @@ class QuantizerOptions:
     match_sparsity: bool = False
     bits: int = 4
     sigma: float = 0.0
+    shift_bits: int = 4
 
 
 class Quantizer(ABC):
@@ -100,6 +101,7 @@ class Quantizer(ABC):
         prunes_first: in the pruning stage, weights whose code is not 0 stay in float.
         masks_gradient: pruned weights get no gradient.
         freezes: it has a frozen stage, in which codes stay and scales move.
+        folds_norms: norms are to be multiplied into the weight before it is quantized.
     """
 
     by_filter: bool = False
@@ -110,6 +112,7 @@ class Quantizer(ABC):
     prunes_first: bool = False
     masks_gradient: bool = False
     freezes: bool = True
+    folds_norms: bool = False
 
     @classmethod
     def from_options(cls, options: QuantizerOptions) -> "Quantizer":

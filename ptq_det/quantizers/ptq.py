@@ -7,7 +7,9 @@ from torch import Tensor
 from .base import QUANTIZER_REGISTRY, Quantizer, group_count
 from .selection import kth_smallest
 
-__all__ = ["PTQ", "project", "prune_"]
+__all__ = ["PTQ", "powers_of_two", "project", "prune_"]
+
+_LARGEST_SHIFT = 15  # of 4 bits
 
 
 def project(weight: Tensor, by_filter: bool) -> Tensor:
@@ -36,13 +38,20 @@ def prune_(magnitude: Tensor, sparsity: float) -> Tensor:
     return magnitude
 
 
+def powers_of_two(scale: Tensor) -> Tensor:
+    """Each scale becomes the nearest, by ratio, of the largest one times 2⁰, 2⁻¹, … 2⁻¹⁵."""
+    largest = scale.amax()
+    shifts = torch.where(scale > 0, largest / scale, 1).log2().round().clamp_(0, _LARGEST_SHIFT)
+    return largest * torch.exp2(-shifts)
+
+
 @QUANTIZER_REGISTRY.register()
 class PTQ(Quantizer):
     """L2 projection, pruning to a sparsity, sign.
 
     Args:
         by_filter: projection and scale per filter, rather than per layer.
-        scale: "mean", "norm" or "learned", as ``TERNARY.SCALE`` explains.
+        scale: "mean", "norm", "learned" or "shift", as ``TERNARY.SCALE`` explains.
     """
 
     follows_sparsity = True
@@ -52,6 +61,7 @@ class PTQ(Quantizer):
         self.by_filter = by_filter
         self.learns_scale = scale == "learned"
         self._keeps_norm = scale == "norm"
+        self.folds_norms = scale == "shift"
 
     @classmethod
     def from_options(cls, options):
@@ -67,6 +77,8 @@ class PTQ(Quantizer):
         return magnitude.sign_().copysign_(weight)
 
     def scale(self, weight, codes):
+        if self.folds_norms:
+            return powers_of_two(super().scale(weight, codes))
         if not self._keeps_norm:
             return super().scale(weight, codes)
         norm = torch.linalg.vector_norm(weight, dim=1)

@@ -7,19 +7,17 @@ from .base import QUANTIZER_REGISTRY, Quantizer
 
 __all__ = ["ShiftScaler", "channel_shifts"]
 
-_LARGEST_SHIFT = 15  # of 4 bits
 
+def channel_shifts(weight: Tensor, bits: int = 4) -> Tensor:
+    """Bits by which each output channel is shifted up before it is quantized, ``(F,)``.
 
-def channel_shifts(weight: Tensor) -> Tensor:
-    """Bits by which each output channel is shifted up before it is quantized, ``(F,)`` in 0 … 15.
-
-    s_c = min(15, ⌊log₂(R / R_c)⌋) with R_c the largest magnitude of channel c and R that of the
-    layer; 0 for a channel of zeros.
+    s_c = min(2^bits − 1, ⌊log₂(R / R_c)⌋) with R_c the largest magnitude of channel c and R that of
+    the layer; 0 for a channel of zeros.
     """
     ranges = weight.abs().amax(1) if weight.numel() else weight.new_zeros(len(weight))
     ratio = ranges.amax() / ranges if len(ranges) else ranges
     shifts = torch.where(ranges > 0, ratio, 1).log2().floor()
-    return shifts.clamp_(0, _LARGEST_SHIFT)
+    return shifts.clamp_(0, 2**bits - 1)
 
 
 @QUANTIZER_REGISTRY.register()
@@ -28,11 +26,22 @@ class ShiftScaler(Quantizer):
 
     Codes are round(2^s_c · W_c / S) in −127 … 127, and the scale of channel c is S · 2^−s_c: a
     narrow channel loses one bit at most to one that has a step of its own.
+
+    Args:
+        shift_bits: bits of a shift; 0 for plain quantization with one step a layer.
     """
 
     by_filter = True
     freezes = False
+    folds_norms = True
     levels = 127
+
+    def __init__(self, shift_bits: int = 4):
+        self._shift_bits = shift_bits
+
+    @classmethod
+    def from_options(cls, options):
+        return cls(options.shift_bits)
 
     def codes(self, weight, sparsity, threshold=None):
         scale = self._scale(weight)
@@ -52,4 +61,5 @@ class ShiftScaler(Quantizer):
     def _scale(self, weight: Tensor) -> Tensor:
         if weight.numel() == 0:
             return weight.new_zeros(1, len(weight))
-        return (weight.abs().amax() / 127 * torch.exp2(-channel_shifts(weight))).unsqueeze(0)
+        shifts = channel_shifts(weight, self._shift_bits)
+        return (weight.abs().amax() / 127 * torch.exp2(-shifts)).unsqueeze(0)

@@ -5,11 +5,13 @@ import pytest
 import torch
 from detectron2.engine import HookBase, launch
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 
 from ptq_det import PTQHook, TernaryTrainer
 from ptq_det.convert import ternary_layers
 from ptq_det.packing import PackedModel
+from ptq_det.packing.container import Container
 
 
 class Killed(Exception):
@@ -109,6 +111,7 @@ def train_one_rank(cfg, folder):
     trainer.resume_or_load(resume=False)
     trainer.train()
     codes = {n: x.codes_and_value()[0] for n, x in ternary_layers(trainer.model).items()}
+    codes |= {n: p.detach() for n, p in trainer.model.named_parameters() if n.endswith("clip")}
     seen = trainer.data_loader.batch_sampler.sampler._rank
     torch.save({"codes": codes, "rank": seen}, f"{folder}/{comm.get_rank()}.pt")
 
@@ -122,6 +125,7 @@ def register_and_train(cfg, folder, pictures):
 
 
 def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures):
+    cfg.TERNARY.ACTIVATION_BITS = 4
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -134,13 +138,15 @@ def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures):
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert (first["rank"], second["rank"]) == (0, 1)  # they did see different pictures
     assert first["codes"].keys() == second["codes"].keys() and first["codes"]
+    assert sum(name.endswith("pact.clip") for name in first["codes"]) > 50
     for name, codes in first["codes"].items():
         assert torch.equal(codes, second["codes"][name]), name
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_squantizer_is_trained_packed_and_evaluated(cfg, bits):
+@pytest.mark.parametrize(("bits", "activation_bits"), [(2, 0), (4, 4)])
+def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits):
     cfg.TERNARY.QUANTIZER, cfg.TERNARY.BITS = "SQuantizer", bits
+    cfg.TERNARY.ACTIVATION_BITS = activation_bits
     cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START = 0.33, 1.0
     cfg.DATASETS.TEST = ("few_val",)
     trainer = TernaryTrainer(cfg)
@@ -154,3 +160,29 @@ def test_squantizer_is_trained_packed_and_evaluated(cfg, bits):
     assert torch.equal(torch.from_numpy(layer.values).flatten(1), codes)
     torch.testing.assert_close(layer.weight(), value, rtol=2**-10, atol=0)
     assert set(trainer._last_eval_results) == {"bbox", "segm"}
+    clips = {n: layer.clip for n, layer in packed.layers.items() if layer.activation_bits == 4}
+    pacts = {n: x.pact for n, x in ternary_layers(trainer.model).items() if hasattr(x, "pact")}
+    assert clips.keys() == pacts.keys() and bool(clips) == bool(activation_bits)
+    assert all(clips[n] == float(pact.clip) > 0 for n, pact in pacts.items())
+
+
+def test_scales_that_are_powers_of_two(cfg):
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "FrozenBN"
+    cfg.TERNARY.SCALE, cfg.TERNARY.TRAIN_NORM = "shift", True
+    cfg.DATASETS.TEST = ("few_val",)
+    trainer = TernaryTrainer(cfg)
+    for module in trainer.model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.uniform_(0.3, 3)
+    trainer.train()
+    path = os.path.join(cfg.OUTPUT_DIR, "model_final.safetensors")
+    tensors = Container.read(path).tensors
+    scaled = {n.rpartition(".")[0] for n in tensors if n.endswith(".scale")}
+    shifted = {n.rpartition(".")[0] for n in tensors if n.endswith(".shifts")}
+    layers = ternary_layers(trainer.model)
+    assert shifted == layers.keys() and not scaled & layers.keys()
+    layer = layers["backbone.bottom_up.res3.0.conv2"]
+    assert layer.norm.weight.tolist() == [1.0] * len(layer.norm.weight)
+    assert isinstance(layer.norm.bias, torch.nn.Parameter)
+    packed = PackedModel.read(path).layers["backbone.bottom_up.res3.0.conv2"]
+    torch.testing.assert_close(packed.weight(), layer.codes_and_value()[1], rtol=1e-3, atol=0)

@@ -6,7 +6,7 @@ from torch import nn
 
 from ptq_det.convert import ternarize
 from ptq_det.packing import CodecError
-from ptq_det.packing.layers import PackedLayer, fold_norm, pack_layer
+from ptq_det.packing.layers import PackedLayer, pack_layer
 
 
 def ternary(module, cfg, quantizer="PTQ"):
@@ -80,17 +80,6 @@ def test_a_folded_norm_is_the_same_function(norm, bias, cfg, randomize_norms):
     folded = torch.nn.functional.conv2d(x, packed.weight(), packed.float_bias())
     torch.testing.assert_close(folded, layer(x), rtol=5e-3, atol=5e-3)
     assert (packed.norm, packed.norm_eps) == ("conv.norm", 1e-5)
-
-
-def test_folding_by_hand():
-    norm = nn.BatchNorm2d(1, eps=0.0).eval()
-    norm.running_mean.fill_(2.0)
-    norm.running_var.fill_(4.0)
-    norm.weight.data.fill_(3.0)
-    norm.bias.data.fill_(1.0)
-    factor, shift = fold_norm(norm)
-    assert (factor.item(), shift.item()) == (1.5, -2.0)
-    assert fold_norm(nn.GroupNorm(1, 1)) is None and fold_norm(None) is None
 
 
 def test_values_beyond_half_precision_are_stored_in_single(cfg):

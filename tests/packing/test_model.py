@@ -61,6 +61,32 @@ def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms, assert_same
     assert_same_function(model, load_packed(tmp_path / "m.safetensors"), picture)
 
 
+def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
+    cfg.TERNARY.ACTIVATION_BITS = 3
+    model = build_model(cfg)
+    randomize_norms(model)
+    ternarize(model, cfg)
+    for layer in ternary_layers(model).values():
+        if hasattr(layer, "pact"):
+            layer.pact.clip.data.fill_(2.0)
+    path = str(tmp_path / "m.safetensors")
+    pack_model(model.eval(), cfg, path)
+    x = torch.randn(3, 16, 8, 8) * 3
+    name = "roi_heads.mask_head.deconv"
+    packed = PackedModel.read(path)
+    assert (packed.layers[name].activation_bits, packed.layers[name].clip) == (3, 2.0)
+    loaded = load_packed(path)
+    other = build_model(cfg)
+    ternarize(other, cfg)
+    DetectionCheckpointer(other.eval()).load(path)
+    expected = model.get_submodule(name)(x)
+    for found in (loaded, other):
+        torch.testing.assert_close(found.get_submodule(name)(x), expected, rtol=0.01, atol=1e-3)
+        plain = found.get_submodule(name)
+        plain._forward_pre_hooks.clear()
+        assert float((plain(x) - expected).abs().max()) > 0.01
+
+
 def test_a_stock_model_loads_the_state_dict(model, file, cfg, picture, assert_same_function):
     stock = build_model(cfg).eval()
     missing, unexpected = stock.load_state_dict(PackedModel.read(file).state_dict(), strict=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ptq_det.quantizers import PTQ
-from ptq_det.quantizers.ptq import project, prune_
+from ptq_det.quantizers.ptq import powers_of_two, project, prune_
 
 
 def test_projection_by_hand():
@@ -72,3 +72,13 @@ def test_mean_scale_has_the_least_squared_error():
 def test_a_threshold_replaces_the_sparsity():
     weight = torch.tensor([[0.6, 0.8, 0.0]])
     assert PTQ().codes(weight, 0.0, threshold=0.7).tolist() == [[0, 1, 0]]
+
+
+def test_scales_become_powers_of_two_of_the_largest():
+    scale = torch.tensor([[12.0, 9.0, 8.0, 5.9, 1e-9, 0.0]])
+    # 12/9 = 2^0.42 and 12/8 = 2^0.58; a filter without codes takes the largest
+    assert powers_of_two(scale).tolist() == [[12, 12, 6, 6, 12 * 2**-15, 12]]
+    quantizer = PTQ(scale="shift")
+    weight = torch.tensor([[3.0, -4.0, 0.1, 0.2], [1.0, 1.2, 0.0, 0.0]])
+    assert quantizer.folds_norms
+    assert quantizer.scale(weight, quantizer.codes(weight, 0.5)).tolist() == [[3.5, 0.875]]

@@ -49,3 +49,12 @@ def test_quantized_weights_are_recognized():
     quantized = quantizer.dequantize(codes, quantizer.scale(weight, codes))
     again = quantizer.dequantize(quantizer.codes(quantized, 0.0), quantizer.scale(quantized, codes))
     torch.testing.assert_close(again, quantized, rtol=0, atol=float(quantized.abs().max()) / 254)
+
+
+def test_without_shifts_it_is_plain_quantization_by_layer():
+    assert channel_shifts(WEIGHT, 0).tolist() == [0, 0, 0, 0]
+    assert channel_shifts(WEIGHT, 2).tolist() == [0, 1, 0, 3]
+    quantizer = ShiftScaler(shift_bits=0)
+    codes = quantizer.codes(WEIGHT, 0.0)
+    assert codes.tolist() == [[127, -64], [32, 10], [0, 0], [0, 0]]
+    assert quantizer.scale(WEIGHT, codes).tolist() == [[1, 1, 1, 1]]

@@ -1,0 +1,159 @@
+"""Activations in k bits by PACT (arXiv 1805.06085), at the inputs of layers behind a ReLU."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from .schedule import Stage
+from .straight_through import substitute
+
+__all__ = [
+    "PACT",
+    "fix_input",
+    "keep_input",
+    "layers_after_relu",
+    "quantize_activation",
+    "quantize_input",
+]
+
+_RELUS = (nn.ReLU, nn.ReLU6)
+_TRANSPARENT = (nn.Identity, nn.Dropout, nn.Flatten, nn.MaxPool2d)  # keep what is positive positive
+_CANDIDATES = 20
+
+
+def quantize_activation(x: Tensor, clip: Tensor, bits: int) -> Tensor:
+    """Clip to [0, α] and round to 2^k − 1 steps (PACT, equations 1 to 3), in the dtype of ``x``.
+
+    The gradient passes through the rounding; α's is the sum over the elements of at least α.
+
+    Args:
+        x: activations, any shape.
+        clip: α, a number greater than 0.
+        bits: k.
+    """
+    clip = clip.to(x.dtype)
+    clipped = torch.where(x < clip, x.relu(), clip)
+    with torch.no_grad():
+        step = clip / (2**bits - 1)
+        rounding = (clipped / step).round().mul_(step).sub_(clipped)
+    return clipped + rounding
+
+
+class PACT(nn.Module):
+    """Quantizer of a layer's input with a learned clip α, the parameter ``clip``.
+
+    α starts, at the first training step with quantized activations, where the squared error on
+    that batch is least among the twentieths of the largest activation; 0 stands for not started.
+    It decays like a weight (``SOLVER.WEIGHT_DECAY``), as the paper has it.
+    """
+
+    def __init__(self, bits: int):
+        super().__init__()
+        self.bits = bits
+        self.clip = nn.Parameter(torch.zeros(()))
+        self._started = False  # asking the parameter at every call would wait for a GPU
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._started = self._started or float(self.clip.detach()) > 0
+        if not self._started:
+            if not self.training:
+                return x
+            self.start(x.detach())
+        return quantize_activation(x, self.clip, self.bits)
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> None:
+        """Set α from a batch, to the mean over all processes."""
+        x = x.float()
+        found = 0.0
+        if x.numel() and x.max() > 0:
+            clips = x.max() * torch.arange(1, _CANDIDATES + 1, device=x.device) / _CANDIDATES
+            errors = [(quantize_activation(x, c, self.bits) - x).square().sum() for c in clips]
+            found = float(clips[torch.stack(errors).argmin()])
+        every = [clip for clip in comm.all_gather(found) if clip > 0] or [1.0]
+        self.clip.fill_(sum(every) / len(every))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        absent = prefix + "clip" not in state_dict
+        if absent:  # a checkpoint with float activations: not a missing key
+            state_dict[prefix + "clip"] = torch.zeros(())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if absent:
+            del state_dict[prefix + "clip"]
+
+
+def quantize_input(layer: nn.Module, bits: int) -> None:
+    """Quantize what a ternary layer gets, from the ternary stage on; adds the module ``pact``."""
+    layer.pact = PACT(bits)
+    layer.register_forward_pre_hook(_quantize)
+
+
+def keep_input(layer: nn.Module) -> None:
+    """Undo :func:`quantize_input`."""
+    for key, hook in list(layer._forward_pre_hooks.items()):
+        if hook is _quantize:
+            del layer._forward_pre_hooks[key], layer.pact
+
+
+def fix_input(layer: nn.Module, bits: int, clip: float) -> None:
+    """Quantize what a layer gets, with a clip that is not learned."""
+    layer.register_forward_pre_hook(partial(_quantize_fixed, bits, clip))
+
+
+def _quantize(layer, args):
+    first, *others = args
+    if layer.ternary.stage is not Stage.PRUNE:
+        return (layer.pact(first), *others)
+    # Several processes must find a gradient for every parameter.
+    clip = layer.pact.clip
+    return (substitute(first.detach(), first, clip, lambda g: (g, torch.zeros_like(clip))), *others)
+
+
+def _quantize_fixed(bits, clip, layer, args):
+    first, *others = args
+    return (quantize_activation(first, first.new_tensor(clip), bits), *others)
+
+
+def layers_after_relu(model: nn.Module) -> set[str]:
+    """Names of the convolutions and linear layers whose input is the output of a ReLU.
+
+    Those of Detectron2's residual blocks, and those that follow a ReLU, or a convolution with one
+    inside, in a sequence.
+    """
+    found = set()
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, (BasicBlock, BottleneckBlock)):
+            found |= {prefix + key for key, child in module.named_children() if _is_layer(child)}
+        elif isinstance(module, nn.Sequential):
+            found |= {prefix + key for key in _after_relu_in_sequence(module)}
+    return found
+
+
+def _after_relu_in_sequence(sequence: nn.Sequential):
+    positive = False
+    for name, module in _flatten(sequence):
+        if _is_layer(module) and positive:
+            yield name
+        inside = getattr(module, "activation", None)
+        if isinstance(module, _RELUS) or inside is F.relu or isinstance(inside, _RELUS):
+            positive = True
+        elif not isinstance(module, _TRANSPARENT):
+            positive = False
+
+
+def _flatten(sequence: nn.Sequential, prefix: str = ""):
+    for name, child in sequence.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from _flatten(child, f"{prefix}{name}.")
+        else:
+            yield prefix + name, child
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Conv2d))
