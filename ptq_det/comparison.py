@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import yaml
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
@@ -64,7 +65,8 @@ def compare(
 ) -> list[Result]:
     """Fine-tune and evaluate each run; what a stopped comparison has finished is kept.
 
-    A run with ``SOLVER.MAX_ITER 0`` is not fine-tuned: its weights are ternarized in one shot.
+    A run with ``SOLVER.MAX_ITER 0`` is not fine-tuned: its weights are ternarized in one shot, or
+    with ``TERNARY.ENABLED False`` evaluated as they are.
 
     Args:
         config_file: config that the runs have in common.
@@ -143,19 +145,23 @@ def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
 
 
 def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:
-    if cfg.SOLVER.MAX_ITER == 0:
+    packed = None
+    if cfg.SOLVER.MAX_ITER == 0 and not cfg.TERNARY.ENABLED:
+        model = TernaryTrainer.build_model(cfg).eval()
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        evaluated = TernaryTrainer.test(cfg, model)
+    elif cfg.SOLVER.MAX_ITER == 0:
         packed, _ = packed_from_checkpoint(cfg)
         evaluated = TernaryTrainer.test(cfg, packed.build(cfg.MODEL.DEVICE))
     else:
         trainer = TernaryTrainer(cfg)
         trainer.resume_or_load(resume=True)
         trainer.train()
-        evaluated = trainer._last_eval_results
-        packed = None
+        evaluated, model = trainer._last_eval_results, trainer.model
         if cfg.TERNARY.ENABLED:
             packed = PackedModel.read(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
     if packed is None:
-        size = 4 * sum(tensor.numel() for tensor in trainer.model.state_dict().values())
+        size = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
         zeros, bits = 0.0, 32.0
     else:
         report = measure_size(packed)

@@ -93,10 +93,6 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.PRUNE_END = 0.4
     cfg.TERNARY.FREEZE_START = 0.9
 
-    # Train scale and shift of the frozen batch norms behind ternary layers; their statistics stay.
-    # With SCALE "shift" it is the shift alone.
-    cfg.TERNARY.TRAIN_NORM = False
-
     # What updates the weights in TernaryTrainer: "SGD" as Detectron2 builds it, or "AdamW" with the
     # same per-parameter rates and decays. Codes flip only when latent weights travel as far as the
     # threshold, which takes a larger rate than float fine-tuning.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import Conv2d
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -115,8 +115,6 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
     positive = layers_after_relu(model) if settings.activation_bits else set()
     for name, module in chosen.items():
         _convert(module, settings, settings.sparsity_of(name))
-        if settings.train_norm:
-            _train_affine(module)
         if name.removeprefix(prefix) in positive:
             quantize_input(module, settings.activation_bits)
         record.converted[name] = module.ternary.sparsity
@@ -183,16 +181,6 @@ def _share_threshold(layers: list[TernaryLayer], settings: TernarySettings) -> N
     shared = NetworkThreshold(layers, settings.sparsity)
     for layer in layers:
         layer.ternary.network = shared
-
-
-def _train_affine(layer: TernaryLayer) -> None:
-    """Make parameters of the buffers γ and β of a frozen batch norm, under the same names."""
-    norm = getattr(layer, "norm", None)
-    if isinstance(norm, FrozenBatchNorm2d) and not isinstance(norm.bias, nn.Parameter):
-        for name in ("bias",) if layer.ternary.quantizer.folds_norms else ("weight", "bias"):
-            buffer = getattr(norm, name)
-            delattr(norm, name)
-            norm.register_parameter(name, nn.Parameter(buffer))
 
 
 def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> None:

@@ -51,7 +51,6 @@ class TernarySettings:
     distillation: float
     prune_end: float
     freeze_start: float
-    train_norm: bool
     optimizer: str
     float_layers: str
     require_trained: bool

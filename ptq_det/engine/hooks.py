@@ -4,6 +4,7 @@ import logging
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -51,6 +52,7 @@ class PTQHook(HookBase):
         fold_norms(unwrap(self.trainer.model))
         self._layers = ternary_layers(self.trainer.model)
         self._refuse_unoptimized()
+        self._warn_of_frozen_norms()
 
     def before_step(self):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter
@@ -110,6 +112,22 @@ class PTQHook(HookBase):
         self._logger.info("%s", record)
         for layer in ternary_layers(model).values():
             layer.ternary.loaded = True  # weights came before; which ones, nobody can tell now
+
+    def _warn_of_frozen_norms(self) -> None:
+        frozen = [
+            name
+            for name, layer in self._layers.items()
+            if isinstance(getattr(layer, "norm", None), FrozenBatchNorm2d)
+            and not layer.ternary.quantizer.folds_norms
+        ]
+        if frozen:
+            self._logger.warning(
+                "%d ternary layers (%s, …) have frozen batch norms, whose statistics are those of "
+                "the float weights. That costs much accuracy: set MODEL.RESNETS.NORM BN, or SyncBN "
+                "on several GPUs.",
+                len(frozen),
+                frozen[0],
+            )
 
     def _refuse_unoptimized(self) -> None:
         groups = self.trainer.optimizer.param_groups

@@ -1,4 +1,5 @@
 import json
+import logging
 
 import pytest
 import torch
@@ -140,3 +141,12 @@ def test_the_decay_is_scaled_with_the_loss(cfg):
     trainer._trainer.grad_scaler = Scaler()
     hook.before_step()
     assert {x.ternary.decay.loss_scale for x in ternary_layers(trainer.model).values()} == {512.0}
+
+
+@pytest.mark.parametrize(("norm", "said"), [("FrozenBN", True), ("BN", False)])
+def test_frozen_norms_are_warned_of(cfg, norm, said, caplog, monkeypatch):
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
+    cfg.SOLVER.MAX_ITER = 1
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    TernaryTrainer(cfg).train()
+    assert ("set MODEL.RESNETS.NORM BN" in caplog.text) == said

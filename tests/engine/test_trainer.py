@@ -168,7 +168,7 @@ def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits):
 
 def test_scales_that_are_powers_of_two(cfg):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "FrozenBN"
-    cfg.TERNARY.SCALE, cfg.TERNARY.TRAIN_NORM = "shift", True
+    cfg.TERNARY.SCALE = "shift"
     cfg.DATASETS.TEST = ("few_val",)
     trainer = TernaryTrainer(cfg)
     for module in trainer.model.modules():
@@ -183,6 +183,21 @@ def test_scales_that_are_powers_of_two(cfg):
     assert shifted == layers.keys() and not scaled & layers.keys()
     layer = layers["backbone.bottom_up.res3.0.conv2"]
     assert layer.norm.weight.tolist() == [1.0] * len(layer.norm.weight)
-    assert isinstance(layer.norm.bias, torch.nn.Parameter)
     packed = PackedModel.read(path).layers["backbone.bottom_up.res3.0.conv2"]
     torch.testing.assert_close(packed.weight(), layer.codes_and_value()[1], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["ptq", "squantizer"])
+def test_retinanet_is_trained_and_evaluated_from_its_packed_file(cfg, kind, repo):
+    cfg.merge_from_file(str(repo / f"configs/quick_schedules/shapes_retinanet_{kind}.yaml"))
+    cfg.merge_from_list(["MODEL.WEIGHTS", "", "DATASETS.TRAIN", "('few_train',)"])
+    cfg.merge_from_list(["DATASETS.TEST", "('few_val',)", "DATALOADER.NUM_WORKERS", 0])
+    cfg.merge_from_list(["SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 0, "SOLVER.IMS_PER_BATCH", 2])
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
+    trainer = TernaryTrainer(cfg)
+    trainer.train()
+    assert set(trainer._last_eval_results) == {"bbox"}
+    packed = PackedModel.read(os.path.join(cfg.OUTPUT_DIR, "model_final.safetensors"))
+    kinds = {name: layer.kind for name, layer in packed.layers.items()}
+    assert kinds["head.cls_subnet.0"] == {"ptq": "ternary", "squantizer": "quantized"}[kind]
+    assert kinds["head.cls_score"] == "int8"
