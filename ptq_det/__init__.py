@@ -15,7 +15,8 @@ from .convert import ternarize
 from .engine.checkpoint import register_safetensors
 from .engine.hooks import PTQHook
 from .engine.trainer import TernaryTrainer
-from .packing import load_packed, pack_model, packed_config
+from .inference import load_packed
+from .packing import pack_model, packed_config
 
 __all__ = [
     "PTQHook",

@@ -102,5 +102,9 @@ def add_ternary_config(cfg: CN) -> None:
     # channel) or "float16".
     cfg.TERNARY.FLOAT_LAYERS = "int8"
 
+    # What runs a packed file that is evaluated (--eval-only, MODEL.WEIGHTS x.safetensors): "float"
+    # or, on a CPU, "int8" (integers; the file must be calibrated, tools/measure_size.py).
+    cfg.TERNARY.ENGINE = "float"
+
     # Refuse to train or evaluate when a ternary layer's weights were not loaded.
     cfg.TERNARY.REQUIRE_TRAINED = True

@@ -19,6 +19,7 @@ _CHOICES = {
     "optimizer": ("SGD", "AdamW"),
     "decay_toward": ("codes", "zero"),
     "float_layers": ("int8", "float16"),
+    "engine": ("float", "int8"),
     "bits": (2, 4),
     "shift_bits": (0, 1, 2, 3, 4),
     "activation_bits": (0, 2, 3, 4, 5, 6, 7, 8),
@@ -53,6 +54,7 @@ class TernarySettings:
     freeze_start: float
     optimizer: str
     float_layers: str
+    engine: str
     require_trained: bool
 
     @staticmethod

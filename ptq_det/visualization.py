@@ -6,38 +6,51 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
+from torch import nn
 
 from .errors import InputError
 from .files import replacing
+from .inference import load_packed
 from .packing import PackedModel, packed_config
 
 __all__ = ["draw_predictions", "predictor_of"]
 
 
-def predictor_of(path: str, min_size: int | None = None) -> tuple[DefaultPredictor, Metadata]:
+class _Predictor(DefaultPredictor):
+    """Detectron2's predictor with a model that is there already."""
+
+    def __init__(self, model: nn.Module, cfg: CfgNode):
+        size = [cfg.INPUT.MIN_SIZE_TEST] * 2
+        self.model, self.cfg, self.input_format = model, cfg, cfg.INPUT.FORMAT
+        self.aug = ResizeShortestEdge(size, cfg.INPUT.MAX_SIZE_TEST)
+
+
+def predictor_of(
+    path: str, min_size: int | None = None, engine: str = "float"
+) -> tuple[DefaultPredictor, Metadata]:
     """Detectron2's predictor for a packed model, and metadata with the names of its classes.
 
     Args:
         path: packed model.
         min_size: shorter side that pictures are scaled to, in pixels; without it, as in the
             model's config.
-
-    Raises:
-        FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
+        engine: as :func:`ptq_det.load_packed` has it, with its errors.
     """
     cfg = packed_config(path)
-    cfg.DATASETS.TEST = ()  # the predictor would look up data sets that need not be here
     if min_size is not None:
         cfg.INPUT.MIN_SIZE_TEST = min_size
     metadata = Metadata(name=os.fspath(path))
     classes = PackedModel.read(path, weights=False).classes
     if classes:
         metadata.thing_classes = classes
-    return DefaultPredictor(cfg), metadata
+    model = load_packed(path, "cpu" if engine == "int8" else None, engine)
+    return _Predictor(model, cfg), metadata
 
 
 def draw_predictions(

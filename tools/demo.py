@@ -8,7 +8,10 @@ import argparse
 import sys
 import warnings
 
+from detectron2.utils.logger import setup_logger
+
 from ptq_det.errors import InputError
+from ptq_det.inference import ENGINES
 from ptq_det.visualization import draw_predictions, predictor_of
 
 
@@ -21,10 +24,12 @@ def main():
     parser.add_argument("--output", required=True, help="folder for the drawings")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score that is drawn")
     parser.add_argument("--min-size", type=int, help="shorter side in pixels")
+    parser.add_argument("--engine", choices=ENGINES, default="float", help="what computes")
     args = parser.parse_args()
+    setup_logger(name="ptq_det")
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
-        predictor, metadata = predictor_of(args.weights, args.min_size)
+        predictor, metadata = predictor_of(args.weights, args.min_size, args.engine)
         for path, count in draw_predictions(
             predictor, metadata, args.input, args.output, args.threshold
         ):

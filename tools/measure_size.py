@@ -14,9 +14,10 @@ import warnings
 from detectron2.utils.logger import setup_logger
 
 from ptq_det.classification import NETWORKS, build_classifier, classifier_config
-from ptq_det.engine.preflight import check_weights, read_config
+from ptq_det.engine.preflight import check_datasets, check_weights, read_config
 from ptq_det.errors import InputError
 from ptq_det.files import replacing
+from ptq_det.inference import calibrate_packed
 from ptq_det.packing.report import draw_sizes, measure_size
 from ptq_det.packing.source import packed_from_checkpoint, packed_from_model
 
@@ -29,6 +30,9 @@ def parse():
     model.add_argument("--config-file", help="config of a detector")
     model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
     parser.add_argument("--weights", default="", help="weights of the --torchvision network")
+    parser.add_argument(
+        "--calibrate", metavar="DATASET", help="find the ranges that the engine int8 needs"
+    )
     parser.add_argument("--output", help="packed file to keep, e.g. model.safetensors")
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--plot", help="file for a picture of where the bytes are, .png")
@@ -54,6 +58,9 @@ def main():
         setup_logger(name=name)
     try:
         packed, one_shot = packed_model(args)
+        if args.calibrate:
+            check_datasets([args.calibrate])
+            calibrate_packed(packed, args.calibrate)
         report = measure_size(packed, args.output, one_shot)
         if args.json:
             with replacing(args.json) as scratch:

@@ -23,6 +23,7 @@ from ptq_det.engine.preflight import (
     read_config,
 )
 from ptq_det.errors import InputError
+from ptq_det.inference import load_for_evaluation
 from ptq_det.norms import fold_norms
 from ptq_det.settings import TernarySettings
 
@@ -40,12 +41,19 @@ def setup(args):
     return cfg
 
 
-def evaluate(cfg, resume):
+def build_for_evaluation(cfg, resume):
+    if cfg.TERNARY.ENGINE != "float":
+        return load_for_evaluation(cfg)
     model = TernaryTrainer.build_model(cfg).eval()
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     check_trained(model, cfg)
     fold_norms(model)
+    return model
+
+
+def evaluate(cfg, resume):
+    model = build_for_evaluation(cfg, resume)
     results = TernaryTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(evaluate_with_augmentation(TernaryTrainer, cfg, model))

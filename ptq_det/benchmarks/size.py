@@ -17,7 +17,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ..engine.preflight import read_config
-from ..packing import decode_codes, encode_codes, load_packed
+from ..inference import load_packed
+from ..packing import decode_codes, encode_codes
 from ..packing.source import packed_from_checkpoint
 
 __all__ = ["benchmark_size", "compressors", "pack_five_trits", "pack_two_bits"]

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from ..convert import check_trained, ternarize, ternary_layers
 from ..data.loader import build_resumable_train_loader
-from ..packing.model import load_packed, pack_model
+from ..packing.model import PackedModel, pack_model
 from ..packing.rounding import round_to_packed
 from ..schedule import Stage
 from ..settings import TernarySettings
@@ -121,7 +121,7 @@ class TernaryTrainer(DefaultTrainer):
                 pack_model(model, self.cfg, path)
             comm.synchronize()
             logging.getLogger(__name__).info("Evaluating the packed model %s", path)
-            model = load_packed(path, self.cfg.MODEL.DEVICE)
+            model = PackedModel.read(path).build(self.cfg.MODEL.DEVICE)
         self._last_eval_results = self.test(self.cfg, model)
         return self._last_eval_results
 

@@ -2,7 +2,7 @@
 
 from .codec import CodecError, decode_codes, encode_codes
 from .container import PackedFileError
-from .model import PackedModel, load_packed, pack_model, packed_config
+from .model import PackedModel, pack_model, packed_config
 
 __all__ = [
     "CodecError",
@@ -10,7 +10,6 @@ __all__ = [
     "PackedModel",
     "decode_codes",
     "encode_codes",
-    "load_packed",
     "pack_model",
     "packed_config",
 ]

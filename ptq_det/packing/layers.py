@@ -54,6 +54,10 @@ class PackedLayer:
 
     def weight(self) -> Tensor:
         """The float32 weight, of the layer's own shape."""
+        return from_filters(self.filters(), self.shape, self.groups)
+
+    def filters(self) -> Tensor:
+        """The float32 weight as filters ``(F, N)``."""
         filters = torch.from_numpy(self.values).flatten(1)
         if self.scale is not None:
             scale = torch.from_numpy(self.scale.astype(np.float32))
@@ -63,7 +67,7 @@ class PackedLayer:
             if self.offset != 1:
                 filters = filters.sign() * (filters.abs() - 1 + self.offset)
             filters = filters * positive
-        return from_filters(filters.float(), self.shape, self.groups)
+        return filters.float()
 
     def float_bias(self) -> Tensor | None:
         """The float32 bias, or None."""

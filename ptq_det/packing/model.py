@@ -1,6 +1,7 @@
 """A model as one packed file, and back."""
 
 import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from .architecture import build_architecture
 from .container import Container, PackedFileError
 from .layers import PackedLayer, pack_layer
 
-__all__ = ["PackedModel", "load_packed", "pack_layers", "pack_model", "packed_config"]
+__all__ = ["PackedModel", "pack_layers", "pack_model", "packed_config"]
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _THREADS = 2
@@ -31,7 +32,8 @@ _PARTS = ("codes", "weight", "scale", "step", "shifts", "bias")
 
 
 def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
-    """Write a ternary model to one file, which :func:`load_packed` makes a model of again.
+    """Write a ternary model to one file, which :func:`ptq_det.load_packed` makes a model
+    of again.
 
     Ternary layers are stored as codes and scales, batch norms are folded into scale and bias, and
     layers that are not ternary are stored as ``TERNARY.FLOAT_LAYERS`` says. The file appears when
@@ -49,25 +51,11 @@ def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
     PackedModel.of(model, cfg).write(path)
 
 
-def load_packed(path: str | os.PathLike, device: str | torch.device | None = None) -> nn.Module:
-    """The model in a packed file, ready to predict: in evaluation mode, without gradients.
-
-    Args:
-        path: file that :func:`pack_model` wrote; an address of ``PathManager`` too.
-        device: where to put it; without one, on a GPU where there is one.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        PackedFileError: it is not a packed model that this version can read, or damaged.
-    """
-    return PackedModel.read(path).build(device)
-
-
 def packed_config(path: str | os.PathLike) -> CfgNode:
     """The config of a packed model, ready for ``DefaultPredictor``: its weights are the file.
 
     Raises:
-        FileNotFoundError, PackedFileError: as :func:`load_packed`.
+        FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
     """
     cfg = PackedModel.read(path, weights=False).cfg()
     cfg.MODEL.WEIGHTS = os.fspath(path)
@@ -85,6 +73,8 @@ class PackedModel:
         config: YAML of the model's config.
         architecture: "detectron2", or "torchvision" and the model's name.
         classes: names of the classes, where they are known.
+        path: file it was read from.
+        ranges: of the activations, where it was calibrated (:mod:`ptq_det.inference`).
     """
 
     layers: dict[str, PackedLayer]
@@ -93,6 +83,7 @@ class PackedModel:
     architecture: list = field(default_factory=lambda: ["detectron2"])
     classes: list[str] = field(default_factory=list)
     path: str = ""
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, cfg: CfgNode, architecture: list | None = None) -> "PackedModel":
@@ -123,11 +114,13 @@ class PackedModel:
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "layers": json.dumps(fields, separators=(",", ":")),
         }
+        if self.ranges:
+            metadata["ranges"] = json.dumps(self.ranges, separators=(",", ":"))
         Container(tensors, metadata).write(path)
 
     @classmethod
     def read(cls, path: str | os.PathLike, weights: bool = True) -> "PackedModel":
-        """Read a file; errors as :func:`load_packed` has them.
+        """Read a file; errors as :func:`ptq_det.load_packed` has them.
 
         Args:
             weights: decode the layers; without, only the config and the names are read.
@@ -138,6 +131,7 @@ class PackedModel:
             texts = container.metadata
             fields = json.loads(texts["layers"])
             architecture, classes = json.loads(texts["architecture"]), json.loads(texts["classes"])
+            ranges = _checked_ranges(path, json.loads(texts.get("ranges", "{}")))
             tensors = container.tensors if weights else {}
             parts = {
                 name: {p: tensors.pop(f"{name}.{p}") for p in _PARTS if f"{name}.{p}" in tensors}
@@ -153,7 +147,8 @@ class PackedModel:
             with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
                 names = list(fields) if weights else []
                 layers = dict(zip(names, pool.map(decode, names), strict=True))
-            return cls(layers, tensors, texts["config"], architecture, classes, os.fspath(path))
+            config, name = texts["config"], os.fspath(path)
+            return cls(layers, tensors, config, architecture, classes, name, ranges)
         except (KeyError, TypeError, AttributeError) as error:
             raise PackedFileError(path, f"its header lacks {error}") from error
         except json.JSONDecodeError as error:
@@ -283,6 +278,19 @@ def _class_names(cfg: CfgNode) -> list[str]:
         if metadata.get("thing_classes"):
             return list(metadata.thing_classes)
     return []
+
+
+def _checked_ranges(path, ranges) -> dict[str, tuple[float, float]]:
+    fits = isinstance(ranges, dict) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in pair)
+        and pair[0] <= pair[1]
+        for pair in ranges.values()
+    )
+    if not fits:
+        raise PackedFileError(path, "its ranges of activations are no pairs of numbers")
+    return {name: tuple(map(float, pair)) for name, pair in ranges.items()}
 
 
 def _default_device() -> str:

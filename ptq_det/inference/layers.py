@@ -1,0 +1,180 @@
+"""Layers on integers: uint8 activations, int8 weights, oneDNN's kernels."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..packing.layers import PackedLayer
+from .ranges import Quantization
+
+__all__ = ["Int8Conv2d", "Int8Deconv2d", "Int8Linear", "Int8Weights", "largest_weight"]
+
+_ops = torch.ops.onednn
+
+
+@functools.cache
+def largest_weight() -> int:
+    """Largest magnitude of an int8 weight whose products cannot saturate here: 127 or 63.
+
+    Without VNNI, kernels add two products of a uint8 and an int8 in int16, and 2 · 255 · 63 < 2¹⁵
+    where 2 · 255 · 127 is not. Rather than ask the CPU, it tries: what counts is the kernel.
+    """
+    weights = Int8Weights(
+        torch.full((16, 64, 1, 1), 127, dtype=torch.int8), torch.ones(16), torch.zeros(16)
+    )
+    one = Quantization(1.0, 0)
+    x = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8)
+    x = x.contiguous(memory_format=torch.channels_last)
+    sums = Int8Conv2d(weights, nn.Conv2d(64, 16, 1, device="meta"), one, None)(x)
+    return 127 if bool((sums == 64 * 255 * 127).all()) else 63
+
+
+class Int8Weights(NamedTuple):
+    """int8 codes ``(F, I, height, width)``, float32 scale ``(F,)`` and bias ``(F,)`` or None."""
+
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, layer: PackedLayer, largest: int) -> "Int8Weights":
+        """Those of a packed layer.
+
+        Codes of the file are taken as they are where they are multiples of one scale a filter and
+        no larger than ``largest``; others are rounded to ``largest`` steps a filter.
+        """
+        values, bias = layer.values, layer.float_bias()
+        linear = layer.scale is not None and len(layer.scale) == 1 and layer.offset == 1
+        if linear and np.abs(values).max(initial=0) <= largest:
+            scale = torch.from_numpy(layer.scale[0].astype(np.float32)).expand(len(values))
+            codes = torch.from_numpy(values) * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1)
+            return cls(codes, torch.where(scale == 0, 1, scale.abs()), bias)
+        filters = layer.filters()
+        scale = filters.abs().amax(1) / largest
+        scale = torch.where(scale > 0, scale, 1)
+        codes = (filters / scale.unsqueeze(1)).round().to(torch.int8)
+        return cls(codes.reshape(values.shape), scale, bias)
+
+
+class _Int8Layer(nn.Module):
+    """What the integer layers have in common.
+
+    Args:
+        weights: the layer's.
+        source: what the uint8 input stands for.
+        target: what the uint8 output is to stand for; None for an output in float32.
+        relu: apply a ReLU.
+    """
+
+    def __init__(
+        self, weights: Int8Weights, source: Quantization, target: Quantization | None, relu: bool
+    ):
+        super().__init__()
+        self._source = source
+        self._weight, self._scale, self._bias = weights
+        self._zeros = torch.zeros(len(self._scale), dtype=torch.int32)
+        self._unary = "relu" if relu else "none"
+        self._output = (1.0, 0, torch.float32)
+        if target is not None:
+            self._output = (target.scale, target.zero_point, torch.uint8)
+
+
+class Int8Conv2d(_Int8Layer):
+    """A convolution.
+
+    Args:
+        geometry: the layer it stands for: stride, padding, dilation and groups.
+    """
+
+    def __init__(self, weights, geometry: nn.Conv2d, source, target, relu=False):
+        super().__init__(weights, source, target, relu)
+        places = (geometry.stride, geometry.padding, geometry.dilation)
+        self._geometry = [*map(list, places), geometry.groups]
+        self._weight = _ops.qconv_prepack(
+            self._weight, self._scale, source.scale, source.zero_point, *self._geometry, None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 ``(N, I, height, width)``, channels-last, to uint8 or float32, the same."""
+        return _ops.qconv2d_pointwise(
+            *self._inputs(x), self._bias, *self._geometry, *self._output, self._unary, [], ""
+        )
+
+    def add_to(self, other: Tensor, represents: Quantization, x: Tensor) -> Tensor:
+        """The convolution plus a uint8 tensor of its output's shape, which may be overwritten."""
+        return _ops.qconv2d_pointwise.binary(
+            *self._inputs(x),
+            other,
+            self._bias,
+            *self._geometry,
+            *self._output,
+            represents.scale,
+            represents.zero_point,
+            "sum",
+            1.0,
+            self._unary,
+            [],
+            "",
+        )
+
+    def _inputs(self, x):
+        source = self._source
+        return x, source.scale, source.zero_point, self._weight, self._scale, self._zeros
+
+
+class Int8Deconv2d(nn.Module):
+    """A transposed convolution whose stride is its kernel: a convolution, and a shuffle of pixels.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+
+    def __init__(self, weights, geometry: nn.ConvTranspose2d, source, target, relu=False):
+        super().__init__()
+        self._factor = geometry.stride[0]
+        rest = (geometry.padding, geometry.output_padding, geometry.dilation, geometry.groups)
+        square = geometry.kernel_size == geometry.stride == (self._factor, self._factor)
+        if not square or rest != ((0, 0), (0, 0), (1, 1), 1):
+            raise ValueError("a transposed convolution has overlaps, padding or groups")
+        repeat = self._factor**2
+        outputs, inputs = weights.codes.shape[:2]
+        each = Int8Weights(
+            weights.codes.permute(0, 2, 3, 1).reshape(outputs * repeat, inputs, 1, 1),
+            weights.scale.repeat_interleave(repeat),
+            None if weights.bias is None else weights.bias.repeat_interleave(repeat),
+        )
+        pointwise = nn.Conv2d(inputs, outputs * repeat, 1, device="meta")
+        self.conv = Int8Conv2d(each, pointwise, source, target, relu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 ``(N, I, height, width)`` to ``(N, F, height · stride, width · stride)``."""
+        y = nn.functional.pixel_shuffle(self.conv(x), self._factor)
+        return y.contiguous(memory_format=torch.channels_last)
+
+
+class Int8Linear(_Int8Layer):
+    """A linear layer."""
+
+    def __init__(self, weights, source, target, relu=False):
+        super().__init__(weights, source, target, relu)
+        self._weight = _ops.qlinear_prepack(self._weight.flatten(1), None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 ``(N, I)`` to uint8 or float32 ``(N, F)``."""
+        source = self._source
+        return _ops.qlinear_pointwise(
+            x,
+            source.scale,
+            source.zero_point,
+            self._weight,
+            self._scale,
+            self._zeros,
+            self._bias,
+            *self._output,
+            self._unary,
+            [],
+            "",
+        )

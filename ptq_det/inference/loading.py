@@ -1,0 +1,101 @@
+"""A packed file as a model that runs."""
+
+import logging
+import os
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from ..errors import InputError
+from ..packing import PackedModel
+from ..packing.architecture import build_architecture
+from .convert import UnsupportedModelError, to_int8
+from .layers import largest_weight
+
+__all__ = ["ENGINES", "build_int8", "load_for_evaluation", "load_packed"]
+
+ENGINES = ("float", "int8")
+
+
+def load_packed(
+    path: str | os.PathLike,
+    device: str | torch.device | None = None,
+    engine: str = "float",
+) -> nn.Module:
+    """The model in a packed file, ready to predict: in evaluation mode, without gradients.
+
+    Args:
+        path: file that ``pack_model`` or tools/measure_size.py wrote; an address of
+            ``PathManager`` too.
+        device: where to put it; without one, on a GPU where there is one.
+        engine: "float", or "int8": integer arithmetic on the CPU, for a calibrated file of the
+            R-CNN family with ResNet and FPN or of a RetinaNet. Where this CPU cannot do that, or
+            there is no integer form of a part of the model, it runs in float and says why.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PackedFileError: it is not a packed model that this version can read, or damaged.
+        InputError: there is no such engine, or the file was not calibrated for it.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"the engine {engine!r} is not known; there are {', '.join(ENGINES)}")
+    packed = PackedModel.read(path)
+    return packed.build(device) if engine == "float" else build_int8(packed, device)
+
+
+def build_int8(packed: PackedModel, device: str | torch.device | None = None) -> nn.Module:
+    """The model on integers, or in float where that cannot be; arguments and errors as
+    :func:`load_packed`."""
+    if not packed.ranges:
+        raise InputError(
+            f"{packed.path or 'the model'} was not calibrated, which the engine int8 needs: "
+            "tools/measure_size.py --calibrate DATASET --output FILE makes a file that is"
+        )
+    logger = logging.getLogger("ptq_det")
+    reason = _why_not(device)
+    if reason is None:
+        model = build_architecture(packed.architecture, packed.cfg, packed.path)
+        try:
+            to_int8(model, packed)
+        except UnsupportedModelError as error:
+            reason = str(error)
+    if reason is not None:
+        logger.warning("Engine: float, in place of int8: %s", reason)
+        return packed.build(device)
+    model.load_state_dict(
+        {name: torch.from_numpy(value) for name, value in packed.tensors.items()}, strict=False
+    )
+    bits = "8-bit" if largest_weight() == 127 else "7-bit (no VNNI)"
+    logger.info("Engine: int8, by oneDNN, weights that are not ternary in %s", bits)
+    return model.requires_grad_(False).eval()
+
+
+def load_for_evaluation(cfg: CfgNode) -> nn.Module:
+    """The packed model ``MODEL.WEIGHTS`` on ``TERNARY.ENGINE``, with thresholds as in ``cfg``.
+
+    Raises:
+        InputError: the weights are no packed file, or as :func:`load_packed`.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if not weights.endswith(".safetensors"):
+        raise InputError(
+            f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and MODEL.WEIGHTS is "
+            f"{weights!r}; give the model_final.safetensors that training ends with"
+        )
+    packed = PackedModel.read(weights)
+    packed.config = cfg.dump()
+    return build_int8(packed, cfg.MODEL.DEVICE)
+
+
+def _why_not(device: str | torch.device | None) -> str | None:
+    """Why integers cannot be worked with here, or None."""
+    if device is not None and torch.device(device).type != "cpu":
+        return f"it runs on a CPU, not on {device}"
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return "PyTorch has no oneDNN here"
+    if not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
+        return "PyTorch's oneDNN has no qconv2d_pointwise here"
+    if not torch.cpu._is_avx2_supported():
+        return "this CPU has no AVX2"
+    return None
