@@ -11,8 +11,8 @@ QUICK = "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
 
 @pytest.fixture
 def tool(repo, pictures, tmp_path):
-    def run(*args, check=True):
-        command = [sys.executable, "-W", "ignore", str(repo / "tools/train_net.py"), *args]
+    def run(*args, check=True, name="train_net"):
+        command = [sys.executable, "-W", "ignore", str(repo / f"tools/{name}.py"), *args]
         environment = {
             **os.environ,
             "DETECTRON2_DATASETS": str(tmp_path / "datasets"),
@@ -60,6 +60,26 @@ def test_train_resume_and_evaluate(tool, repo, tmp_path):
     assert [t.split("copypaste")[1] for t in tables[0]] == [
         t.split("copypaste")[1] for t in tables[1]
     ]
+
+
+def test_calibrated_files_run_on_integers(tool, repo, tmp_path, pictures):
+    config = ["--config-file", str(repo / QUICK)]
+    packed = ["--calibrate", "few_val", "--output", "m.safetensors"]
+    done = tool(*config, *packed, name="measure_size")
+    assert done.stdout.splitlines()[-1].endswith("file verified")
+    on_integers = ["MODEL.WEIGHTS", "m.safetensors", "TERNARY.ENGINE", "int8"]
+    evaluated = tool(*config, "--eval-only", *SMALL, *on_integers)
+    assert evaluated.stdout.count("Engine: int8") == 1
+    assert "copypaste: Task: segm" in evaluated.stdout
+    picture = str(next((pictures / "val").glob("*.png")))
+    demo = ["--weights", "m.safetensors", "--input", picture, "--output", "drawn"]
+    drawn = tool(*demo, "--engine", "int8", name="demo")
+    assert "Engine: int8" in drawn.stdout and (tmp_path / "drawn").exists()
+    bare = tool(*config, "--output", "bare.safetensors", name="measure_size")
+    assert bare.returncode == 0
+    refused = tool(*config, "--eval-only", *SMALL, *on_integers, "MODEL.WEIGHTS",
+                   "bare.safetensors", check=False)  # fmt: skip
+    assert refused.returncode == 2 and "--calibrate DATASET" in refused.stderr
 
 
 @pytest.mark.parametrize(
