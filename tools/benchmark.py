@@ -3,6 +3,7 @@
 
 python tools/benchmark.py train     time of a training step, ternary over float
 python tools/benchmark.py size      bytes of the codec beside other compressors; time of loading
+python tools/benchmark.py inference time and memory of each engine beside stock Detectron2
 """
 
 import argparse
@@ -10,7 +11,9 @@ import json
 import warnings
 from pathlib import Path
 
-from ptq_det.benchmarks import benchmark_size, benchmark_train
+from detectron2.utils.logger import setup_logger
+
+from ptq_det.benchmarks import benchmark_inference, benchmark_size, benchmark_train
 
 CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
 
@@ -30,11 +33,28 @@ def main():
     size.add_argument("--config-file", default=str(CONFIG))
     size.add_argument("--rounds", type=int, default=5, help="how often loading is timed")
     size.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
+    run = parts.add_parser("inference", help="time and memory of each engine beside stock")
+    run.add_argument("--weights", required=True, help="packed detector")
+    run.add_argument("--dataset", required=True, help="where the pictures are from")
+    run.add_argument("--pictures", type=int, default=3)
+    run.add_argument("--rounds", type=int, default=5, help="how often each picture is predicted")
+    run.add_argument(
+        "--size", type=int, nargs=2, action="append", metavar=("H", "W"),
+        help="scale the pictures to it; may be given again (800 1333 and 480 640)",
+    )  # fmt: skip
+    run.add_argument("--ap", action="store_true", help="evaluate every engine on the data set too")
+    run.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the model's config")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     if args.part == "train":
         shape = tuple(args.size)
         result = benchmark_train(args.config_file, args.opts, shape, args.batch, args.rounds)
+    elif args.part == "inference":
+        setup_logger(name="ptq_det")
+        sizes = [tuple(size) for size in args.size or [(800, 1333), (480, 640)]]
+        result = benchmark_inference(
+            args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts
+        )
     else:
         result = benchmark_size(args.config_file, args.opts, args.rounds)
     print(json.dumps(result))

@@ -1,0 +1,33 @@
+"""A process that loads a model, predicts one picture and prints its peak memory in MiB."""
+
+import resource
+import sys
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from ptq_det import add_ternary_config, load_packed
+
+
+def main(engine: str, path: str, folder: str, threads: str) -> None:
+    torch.set_num_threads(int(threads))
+    if engine in ("float", "int8"):
+        model = load_packed(path, "cpu", engine)
+    else:
+        cfg = get_cfg()
+        add_ternary_config(cfg)
+        cfg.merge_from_file(f"{folder}/config.yaml")
+        model = build_model(cfg).eval()
+        DetectionCheckpointer(model).load(path)
+        if engine == "channels-last":
+            model = model.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model(torch.load(f"{folder}/picture.pt"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
