@@ -63,6 +63,8 @@ class SQuantizer(Quantizer):
         if bool(kept.all()):
             return weight.numel() == 0
         codes, scale = self.codes_of_quantized(weight), self._scale_of_quantized(weight)
+        if codes.abs().max() > self.levels:
+            return False
         error = (weight - self.dequantize(codes, scale)).abs()
         return bool((error <= tolerance * weight.abs().max()).all())
 

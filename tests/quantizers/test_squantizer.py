@@ -50,3 +50,9 @@ def test_sparsity_rises_with_sigma(bits):
         for sigma in (-0.5, 0.0, 0.5, 1.0)
     ]
     assert sparsities == sorted(sparsities) and sparsities[-1] > sparsities[0] + 0.2
+
+
+def test_many_magnitudes_are_not_taken_for_levels():
+    weight = torch.randn(64, 500)
+    weight[0, 0] = 0.0  # as random weights have one now and then
+    assert not SQuantizer(bits=4).is_quantized(weight)
