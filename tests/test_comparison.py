@@ -48,7 +48,7 @@ def test_runs_are_trained_packed_and_evaluated_once(setting, tmp_path):
 
 
 def test_table_and_picture(tmp_path):
-    first = Result("control", [], 0.0, 32.0, 100 << 20, {"bbox": 30.0, "segm": 25.0})
+    first = Result("control", [], 0.0, 32.0, 177_000_000, {"bbox": 30.0, "segm": 25.0})
     second = Result("PTQ", [], 0.8, 0.88, 5 << 20, {"bbox": 29.0, "segm": 23.5})
     lines = table_of([first, second]).splitlines()
     assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
