@@ -23,8 +23,8 @@ __all__ = ["Result", "compare", "draw_comparison", "read_runs", "table_of"]
 
 MIB = 2**20
 _MASK_RCNN_BYTES, _SAME_MODEL = 177.8e6, 0.02
-# Mark, bytes of the file as published, and AP less that of the float model; sources: Kill-the-Bits' and
-# Permute-Quantize-Finetune's READMEs, the abstract of arXiv 2107.10998v5 (which names no task).
+# Mark, bytes of the file as published, and AP less that of the float model; from Kill-the-Bits' and
+# Permute-Quantize-Finetune's READMEs and the abstract of arXiv 2107.10998v5 (which names no task).
 _PUBLISHED = {
     "Kill-the-Bits": ("kx", 6.65e6, {"bbox": 33.9 - 37.9, "segm": 30.8 - 34.6}),
     "PQF": ("k+", 6.65e6, {"bbox": 36.3 - 37.9, "segm": 33.5 - 34.6}),
