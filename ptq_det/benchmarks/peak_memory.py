@@ -18,6 +18,7 @@ def main(engine: str, path: str, folder: str, threads: str) -> None:
     else:
         cfg = get_cfg()
         add_ternary_config(cfg)
+        cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
         cfg.merge_from_file(f"{folder}/config.yaml")
         model = build_model(cfg).eval()
         DetectionCheckpointer(model).load(path)

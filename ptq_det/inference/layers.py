@@ -98,7 +98,7 @@ class Int8Conv2d(_Int8Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """uint8 ``(N, I, height, width)``, channels-last, to uint8 or float32, the same."""
+        """uint8 ``(N, I, height, width)`` to uint8 or float32, channels-last."""
         return _ops.qconv2d_pointwise(
             *self._inputs(x), self._bias, *self._geometry, *self._output, self._unary, [], ""
         )
@@ -122,6 +122,7 @@ class Int8Conv2d(_Int8Layer):
 
     def _inputs(self, x):
         source = self._source
+        x = x.contiguous(memory_format=torch.channels_last)
         return x, source.scale, source.zero_point, self._weight, self._scale, self._zeros
 
 
