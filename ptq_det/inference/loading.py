@@ -96,6 +96,6 @@ def _why_not(device: str | torch.device | None) -> str | None:
         return "PyTorch has no oneDNN here"
     if not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return "PyTorch's oneDNN has no qconv2d_pointwise here"
-    if not torch.cpu._is_avx2_supported():
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return "this CPU has no AVX2"
     return None

@@ -114,7 +114,7 @@ def test_one_line_says_what_runs(file, caplog, monkeypatch):
     load_packed(file, "cpu", engine="int8")
     assert [r.getMessage()[:29] for r in caplog.records] == ["Engine: int8, by oneDNN, weig"]
     caplog.clear()
-    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     model = load_packed(file, "cpu", engine="int8")
     assert caplog.text.count("Engine: float, in place of int8: this CPU has no AVX2") == 1
     assert model([PICTURE])[0]["instances"].image_size == (96, 80)
