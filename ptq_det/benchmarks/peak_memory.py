@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -26,8 +27,16 @@ def main(engine: str, path: str, folder: str, threads: str) -> None:
             model = model.to(memory_format=torch.channels_last)
     with torch.no_grad():
         model(torch.load(f"{folder}/picture.pt"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+    print(_peak_mib())
+
+
+def _peak_mib() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the process that started this one
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes, or KiB
 
 
 if __name__ == "__main__":

@@ -137,17 +137,18 @@ class Int8FPN(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """A picture ``(N, 3, height, width)`` to uint8 features by name."""
         features, results, level = self.bottom_up(x), [], None
+        top = None if self.top_block is None else features.get(self.top_block.in_feature)
         places = zip(self.lateral, self.output, reversed(self._in_features), strict=True)
         for i, (lateral, output, name) in enumerate(places):
+            feature = features.pop(name)  # which is not needed any more after this
             if level is None:
-                level = lateral(features[name])
+                level = lateral(feature)
             else:
                 level = F.interpolate(level, scale_factor=2.0, mode="nearest")
-                level = lateral.add_to(level, self._sums[i - 1], features[name])
+                level = lateral.add_to(level, self._sums[i - 1], feature)
             results.insert(0, output(level))
         if self.top_block is None:
             results.append(results[-1][:, :, ::2, ::2])
         else:
-            source = {**features, **dict(zip(self._shapes, results, strict=False))}
-            results += self.top_block(source[self.top_block.in_feature])
+            results += self.top_block(results[-1] if top is None else top)
         return dict(zip(self._shapes, results, strict=True))

@@ -13,7 +13,7 @@ from torch import nn
 from ..packing import PackedModel
 from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Stem, Int8TopConvolutions
 from .calibration import OUTPUT
-from .heads import FloatMaps, Int8Pooler, Int8RPNHead
+from .heads import Int8Pooler, Int8RPNHead
 from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights, largest_weight
 from .ranges import Quantization
 
@@ -182,8 +182,9 @@ class _Converter:
         if isinstance(heads, CascadeROIHeads) or heads.keypoint_on:
             raise UnsupportedModelError("its heads are cascaded or have keypoints")
         _expect(heads.box_head, FastRCNNConvFCHead)
-        maps = FloatMaps(self._features.zero_point)
-        heads.box_pooler = Int8Pooler(heads.box_pooler, self._features, maps, not heads.mask_on)
+        # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
+        heads.register_forward_hook(lambda module, args, output: args[1].clear())
+        heads.box_pooler = Int8Pooler(heads.box_pooler, self._features)
         predictor = heads.box_predictor
         hidden = self._of_input(predictor.cls_score)
         self._sequence(heads.box_head, hidden)
@@ -192,7 +193,7 @@ class _Converter:
             setattr(predictor, name, Int8Linear(self._weights(layer), hidden, None))
         if heads.mask_on:
             _expect(heads.mask_head, MaskRCNNConvUpsampleHead)
-            heads.mask_pooler = Int8Pooler(heads.mask_pooler, self._features, maps, True)
+            heads.mask_pooler = Int8Pooler(heads.mask_pooler, self._features)
             self._sequence(heads.mask_head, None)
 
     def _sequence(self, sequence: nn.Sequential, target: Quantization | None) -> None:

@@ -3,78 +3,71 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.poolers import (
+    ROIPooler,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from .ranges import Quantization
 
-__all__ = ["FloatMaps", "Int8Pooler", "Int8RPNHead", "ParallelPooler"]
+__all__ = ["Int8Pooler", "Int8RPNHead"]
 
-
-class ParallelPooler(nn.Module):
-    """A ``ROIAlign`` whose boxes are shared out among threads; torchvision's uses one on a CPU."""
-
-    def __init__(self, pooler: nn.Module):
-        super().__init__()
-        self.pooler = pooler
-
-    def forward(self, x: Tensor, boxes: Tensor) -> Tensor:
-        threads = min(torch.get_num_threads(), max(1, len(boxes)))
-        if threads == 1:
-            return self.pooler(x, boxes)
-        with ThreadPoolExecutor(threads) as pool:
-            parts = pool.map(lambda part: self.pooler(x, part), boxes.tensor_split(threads))
-            return torch.cat(list(parts))
-
-
-class FloatMaps:
-    """uint8 features as float32, (code − zero point), kept from one pooler to the next.
-
-    Args:
-        zero: the zero point of all features.
-    """
-
-    def __init__(self, zero: int):
-        self._zero = zero
-        self._codes: list[Tensor] = []
-        self._maps: list[Tensor] = []
-
-    def of(self, codes: list[Tensor], keep: bool) -> list[Tensor]:
-        """The maps; with ``keep`` the next call with the same codes finds them made."""
-        known = len(codes) == len(self._codes)
-        if not known or any(a is not b for a, b in zip(codes, self._codes, strict=True)):
-            self._maps = [self._made(x) for x in codes]
-        maps = self._maps
-        self._codes, self._maps = (list(codes), maps) if keep else ([], [])
-        return maps
-
-    def _made(self, x: Tensor) -> Tensor:
-        # One pass from channels-last codes to what torchvision's kernel reads.
-        return torch.empty(x.shape).copy_(x).sub_(self._zero)
+_CHANNELS = 128  # that are pooled at a time, so that no whole map is in memory as float
 
 
 class Int8Pooler(nn.Module):
     """Pools uint8 features in float, and quantizes what comes out as they were.
 
+    Levels, boxes and samples are Detectron2's. Boxes are shared out among threads; torchvision's
+    kernel uses one on a CPU.
+
     Args:
         pooler: Detectron2's.
         features: what the features stand for.
-        maps: the features in float, shared by a model's poolers.
-        last: no other pooler asks for these features after this one.
     """
 
-    def __init__(self, pooler: ROIPooler, features: Quantization, maps: FloatMaps, last: bool):
+    def __init__(self, pooler: ROIPooler, features: Quantization):
         super().__init__()
-        pooler.level_poolers = nn.ModuleList(ParallelPooler(each) for each in pooler.level_poolers)
         self.pooler = pooler
-        self._zero, self._maps, self._last = features.zero_point, maps, last
+        self._zero = features.zero_point
 
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
         """uint8 levels and boxes to uint8 ``(boxes, C, height, width)``."""
-        pooled = self.pooler(self._maps.of(x, keep=not self._last), box_lists)
-        # Means of codes are between the codes, so nothing is to be clamped; half is rounded up.
-        return pooled.add_(self._zero + 0.5).to(torch.uint8)
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        levels = self._levels(box_lists)
+        pooled = torch.empty(len(boxes), x[0].shape[1], *self.pooler.output_size, dtype=torch.uint8)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for level, (codes, align) in enumerate(zip(x, self.pooler.level_poolers, strict=True)):
+                places = (levels == level).nonzero().squeeze(1)
+                parts = [part for part in places.tensor_split(torch.get_num_threads()) if len(part)]
+                for first in range(0, codes.shape[1] if parts else 0, _CHANNELS):
+                    chosen = slice(first, first + _CHANNELS)
+                    some = codes[:, chosen]
+                    # One pass from channels-last codes to the layout that the kernel reads.
+                    maps = torch.empty(some.shape).copy_(some).sub_(self._zero)
+
+                    def run(part, align=align, maps=maps, chosen=chosen):
+                        means = align(maps, boxes[part]).add_(self._zero + 0.5)
+                        # Means of codes are between the codes: nothing to clamp.
+                        pooled[part, chosen] = means.to(torch.uint8)
+
+                    list(pool.map(run, parts))
+        return pooled
+
+    def _levels(self, box_lists: list[Boxes]) -> Tensor:
+        pooler = self.pooler
+        if len(pooler.level_poolers) == 1:
+            return torch.zeros(sum(map(len, box_lists)), dtype=torch.int64)
+        return assign_boxes_to_levels(
+            box_lists,
+            pooler.min_level,
+            pooler.max_level,
+            pooler.canonical_box_size,
+            pooler.canonical_level,
+        )
 
 
 class Int8RPNHead(nn.Module):

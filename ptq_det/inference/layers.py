@@ -13,6 +13,9 @@ from .ranges import Quantization
 __all__ = ["Int8Conv2d", "Int8Deconv2d", "Int8Linear", "Int8Weights", "largest_weight"]
 
 _ops = torch.ops.onednn
+# Height and width that a convolution's weights are laid out for. Laid out for small maps, or for
+# none, oneDNN falls back on kernels twenty times slower at some sizes; for large maps at none seen.
+_LAYOUT = (200, 336)
 
 
 @functools.cache
@@ -50,7 +53,9 @@ class Int8Weights(NamedTuple):
         linear = layer.scale is not None and len(layer.scale) == 1 and layer.offset == 1
         if linear and np.abs(values).max(initial=0) <= largest:
             scale = torch.from_numpy(layer.scale[0].astype(np.float32)).expand(len(values))
-            codes = torch.from_numpy(values) * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1)
+            codes = torch.from_numpy(values)
+            if bool((scale < 0).any()):
+                codes = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1)
             return cls(codes, torch.where(scale == 0, 1, scale.abs()), bias)
         filters = layer.filters()
         scale = filters.abs().amax(1) / largest
@@ -93,8 +98,9 @@ class Int8Conv2d(_Int8Layer):
         super().__init__(weights, source, target, relu)
         places = (geometry.stride, geometry.padding, geometry.dilation)
         self._geometry = [*map(list, places), geometry.groups]
+        shape = [1, self._weight.shape[1] * geometry.groups, *_LAYOUT]
         self._weight = _ops.qconv_prepack(
-            self._weight, self._scale, source.scale, source.zero_point, *self._geometry, None
+            self._weight, self._scale, source.scale, source.zero_point, *self._geometry, shape
         )
 
     def forward(self, x: Tensor) -> Tensor:
