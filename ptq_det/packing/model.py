@@ -1,7 +1,6 @@
 """A model as one packed file, and back."""
 
 import json
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ..norms import find_norms
 from .architecture import build_architecture
 from .container import Container, PackedFileError
 from .layers import PackedLayer, pack_layer
+from .ranges import checked_ranges
 
 __all__ = ["PackedModel", "pack_layers", "pack_model", "packed_config"]
 
@@ -131,7 +131,7 @@ class PackedModel:
             texts = container.metadata
             fields = json.loads(texts["layers"])
             architecture, classes = json.loads(texts["architecture"]), json.loads(texts["classes"])
-            ranges = _checked_ranges(path, json.loads(texts.get("ranges", "{}")))
+            ranges = checked_ranges(path, json.loads(texts.get("ranges", "{}")))
             tensors = container.tensors if weights else {}
             parts = {
                 name: {p: tensors.pop(f"{name}.{p}") for p in _PARTS if f"{name}.{p}" in tensors}
@@ -278,19 +278,6 @@ def _class_names(cfg: CfgNode) -> list[str]:
         if metadata.get("thing_classes"):
             return list(metadata.thing_classes)
     return []
-
-
-def _checked_ranges(path, ranges) -> dict[str, tuple[float, float]]:
-    fits = isinstance(ranges, dict) and all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in pair)
-        and pair[0] <= pair[1]
-        for pair in ranges.values()
-    )
-    if not fits:
-        raise PackedFileError(path, "its ranges of activations are no pairs of numbers")
-    return {name: tuple(map(float, pair)) for name, pair in ranges.items()}
 
 
 def _default_device() -> str:
