@@ -76,7 +76,11 @@ def calibrate_packed(packed: PackedModel, dataset: str) -> None:
     loader = build_detection_test_loader(cfg, dataset)
     count = min(PICTURES, len(loader))
     pictures = itertools.islice(loader, count)
-    packed.ranges = calibrate(packed.build("cpu"), tqdm(pictures, "Calibrating", count))
+    model = packed.build("cpu")
+    predictor = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
+    if hasattr(predictor, "test_score_thresh"):
+        predictor.test_score_thresh = 0.0  # so that the mask head has boxes on any picture
+    packed.ranges = calibrate(model, tqdm(pictures, "Calibrating", count))
 
 
 def _keep(samples: dict[str, list[Tensor]], name: str, tensor: Tensor) -> None:

@@ -77,6 +77,12 @@ def test_transposed_convolution(factor):
     torch.testing.assert_close(found, layer(SOURCE.dequantize(x)), rtol=1e-3, atol=2e-2)
 
 
+def test_transposed_convolution_of_nothing():
+    layer, weights = integer(nn.ConvTranspose2d(6, 4, 2, 2))
+    found = Int8Deconv2d(weights, layer, SOURCE, SOURCE)(codes(2, 6, 5, 7)[:0])
+    assert found.shape == (0, 4, 10, 14)
+
+
 def test_transposed_convolutions_with_overlaps_are_refused():
     layer = nn.ConvTranspose2d(6, 4, 3, 2)
     weights = Int8Weights(torch.zeros(4, 6, 3, 3, dtype=torch.int8), torch.ones(4), None)

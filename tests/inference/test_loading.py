@@ -181,6 +181,7 @@ def test_calibration_on_a_data_set(file):
     packed.ranges = {}
     calibrate_packed(packed, "few_val")
     assert packed.ranges["backbone.fpn_output2"][0] < 0 < packed.ranges["backbone.fpn_output2"][1]
+    assert "roi_heads.mask_head.predictor" in packed.ranges  # untrained, it detects nothing
     packed.architecture = ["torchvision", "resnet18", 10]
     with pytest.raises(InputError, match="only detectors"):
         calibrate_packed(packed, "few_val")
