@@ -4,7 +4,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -15,6 +14,8 @@ from .straight_through import substitute
 __all__ = [
     "PACT",
     "fix_input",
+    "is_layer",
+    "is_relu",
     "keep_input",
     "layers_after_relu",
     "quantize_activation",
@@ -129,7 +130,7 @@ def layers_after_relu(model: nn.Module) -> set[str]:
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if isinstance(module, (BasicBlock, BottleneckBlock)):
-            found |= {prefix + key for key, child in module.named_children() if _is_layer(child)}
+            found |= {prefix + key for key, child in module.named_children() if is_layer(child)}
         elif isinstance(module, nn.Sequential):
             found |= {prefix + key for key in _after_relu_in_sequence(module)}
     return found
@@ -138,10 +139,9 @@ def layers_after_relu(model: nn.Module) -> set[str]:
 def _after_relu_in_sequence(sequence: nn.Sequential):
     positive = False
     for name, module in _flatten(sequence):
-        if _is_layer(module) and positive:
+        if is_layer(module) and positive:
             yield name
-        inside = getattr(module, "activation", None)
-        if isinstance(module, _RELUS) or inside is F.relu or isinstance(inside, _RELUS):
+        if is_relu(module) or is_relu(getattr(module, "activation", None)):
             positive = True
         elif not isinstance(module, _TRANSPARENT):
             positive = False
@@ -155,5 +155,11 @@ def _flatten(sequence: nn.Sequential, prefix: str = ""):
             yield prefix + name, child
 
 
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Conv2d))
+def is_layer(module: nn.Module) -> bool:
+    """Whether it is a convolution or a linear layer."""
+    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+
+
+def is_relu(activation) -> bool:
+    """Whether a module or function gives numbers of at least 0 as a ReLU or a ReLU6 does."""
+    return activation is F.relu or isinstance(activation, _RELUS)

@@ -10,6 +10,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, S
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
 
+from ..activations import is_layer, is_relu
 from ..packing import PackedModel
 from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Stem, Int8TopConvolutions
 from .calibration import OUTPUT
@@ -203,16 +204,17 @@ class _Converter:
             target: what the last output is to stand for; None for float32.
         """
         children = list(sequence.named_children())
-        layers = [(i, n, m) for i, (n, m) in enumerate(children) if _is_layer(m)]
+        layers = [(i, n, m) for i, (n, m) in enumerate(children) if is_layer(m)]
         source = self._features
         for place, (i, name, module) in enumerate(layers):
             following = layers[place + 1][2] if place + 1 < len(layers) else None
             goal = target if following is None else self._of_input(following)
             end = len(children) if following is None else layers[place + 1][0]
             between = children[i + 1 : end]
-            relu = isinstance(getattr(module, "activation", None), nn.ReLU) or (
-                getattr(module, "activation", None) is nn.functional.relu
-            )
+            activation = getattr(module, "activation", None)
+            relu = is_relu(activation) and not isinstance(activation, nn.ReLU6)
+            if activation is not None and not relu:
+                raise UnsupportedModelError(f"{self._names[module]} has another end than a ReLU")
             for other, each in between:
                 if isinstance(each, nn.ReLU):
                     relu = True
@@ -241,7 +243,3 @@ def _expect(module: nn.Module, kind: type) -> nn.Module:
 
 def _is_sequence(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))

@@ -13,6 +13,7 @@ from ptq_det.inference import calibrate, calibrate_packed, load_for_evaluation
 from ptq_det.inference.backbone import Int8FPN, max_pool
 from ptq_det.inference.ranges import Quantization
 from ptq_det.packing import PackedFileError, PackedModel
+from ptq_det.packing.architecture import build_architecture
 from ptq_det.packing.container import Container
 from tests.packing.conftest import _randomize_norms
 
@@ -150,6 +151,20 @@ def test_what_has_no_integer_form_runs_in_float(change, reason, cfg, tmp_path, s
     assert len(said) == 1 and said[0].startswith("Engine: float, in place of int8")
     assert reason in said[0]
     assert any(isinstance(module, Conv2d) for module in model.modules())
+
+
+def test_another_activation_is_not_left_out(cfg, tmp_path, said, monkeypatch):
+    file = packed_file(cfg, tmp_path / "m.safetensors")
+    built = build_architecture
+
+    def with_another(*args):
+        model = built(*args)
+        model.roi_heads.mask_head.mask_fcn1.activation = torch.nn.ReLU6()
+        return model
+
+    monkeypatch.setattr("ptq_det.inference.loading.build_architecture", with_another)
+    load_packed(file, "cpu", engine="int8")
+    assert len(said) == 1 and "mask_fcn1 has another end than a ReLU" in said[0]
 
 
 def test_a_file_without_ranges_is_refused(file, tmp_path):
