@@ -26,7 +26,7 @@ from ..engine.preflight import check_datasets
 from ..engine.trainer import TernaryTrainer
 from ..errors import InputError
 from ..inference import build_int8, calibrate_packed
-from ..inference.layers import largest_weight
+from ..inference.layers import saturates
 from ..packing import PackedModel
 
 __all__ = ["benchmark_inference"]
@@ -103,7 +103,7 @@ def benchmark_inference(
     print(tabulate(rows, ["engine", "MiB", "over stock"], floatfmt=".2f", tablefmt="github"))
     result = {
         "cpu": _cpu_name(),
-        "vnni": largest_weight() == 127,
+        "vnni": not saturates(),
         "threads": torch.get_num_threads(),
         "size": list(sizes[0]),
         "speedup": seconds["stock"] / seconds["int8"],

@@ -15,7 +15,7 @@ from ..packing import PackedModel
 from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Stem, Int8TopConvolutions
 from .calibration import OUTPUT
 from .heads import Int8Pooler, Int8RPNHead
-from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights, largest_weight
+from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights
 from .ranges import Quantization
 
 __all__ = ["UnsupportedModelError", "to_int8"]
@@ -43,7 +43,6 @@ class _Converter:
     def __init__(self, model: nn.Module, packed: PackedModel):
         self._model, self._packed = model, packed
         self._names = {module: name for name, module in model.named_modules()}
-        self._largest = largest_weight()
 
     def convert(self) -> None:
         model = self._model
@@ -81,7 +80,7 @@ class _Converter:
         return Quantization.of(*self._packed.ranges[name])
 
     def _weights(self, module: nn.Module) -> Int8Weights:
-        return Int8Weights.of(self._packed.layers[self._names[module]], self._largest)
+        return Int8Weights.of(self._packed.layers[self._names[module]])
 
     def _conv(self, module, source, target, relu=False) -> Int8Conv2d:
         name = self._names[module]

@@ -10,29 +10,39 @@ from torch import Tensor, nn
 from ..packing.layers import PackedLayer
 from .ranges import Quantization
 
-__all__ = ["Int8Conv2d", "Int8Deconv2d", "Int8Linear", "Int8Weights", "largest_weight"]
+__all__ = ["Int8Conv2d", "Int8Deconv2d", "Int8Linear", "Int8Weights", "saturates"]
 
 _ops = torch.ops.onednn
 # Height and width that a convolution's weights are laid out for. Laid out for small maps, or for
 # none, oneDNN falls back on kernels twenty times slower at some sizes; for large maps at none seen.
 _LAYOUT = (200, 336)
+_LARGEST = 127  # magnitude of an int8 weight
+_SAFE = 64  # two products of a uint8 and an int8 of this magnitude are within int16
 
 
 @functools.cache
-def largest_weight() -> int:
-    """Largest magnitude of an int8 weight whose products cannot saturate here: 127 or 63.
+def saturates() -> bool:
+    """Whether kernels saturate here where two products of a uint8 and an int8 are beyond int16.
 
-    Without VNNI, kernels add two products of a uint8 and an int8 in int16, and 2 · 255 · 63 < 2¹⁵
-    where 2 · 255 · 127 is not. Rather than ask the CPU, it tries: what counts is the kernel.
+    They do without VNNI, where both are added in int16: 2 · 255 · 127 ≥ 2¹⁵. Rather than ask the
+    CPU, it tries: what counts is the kernel.
     """
-    weights = Int8Weights(
-        torch.full((16, 64, 1, 1), 127, dtype=torch.int8), torch.ones(16), torch.zeros(16)
-    )
-    one = Quantization(1.0, 0)
+    weight = torch.full((16, 64, 1, 1), 127, dtype=torch.int8)
+    scale, zeros = torch.ones(16), torch.zeros(16, dtype=torch.int32)
     x = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8)
     x = x.contiguous(memory_format=torch.channels_last)
-    sums = Int8Conv2d(weights, nn.Conv2d(64, 16, 1, device="meta"), one, None)(x)
-    return 127 if bool((sums == 64 * 255 * 127).all()) else 63
+    geometry = [[1, 1], [0, 0], [1, 1], 1]
+    weight = _ops.qconv_prepack(weight, scale, 1.0, 0, *geometry, list(x.shape))
+    sums = _ops.qconv2d_pointwise(
+        x, 1.0, 0, weight, scale, zeros, None, *geometry, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return not bool((sums == 64 * 255 * 127).all())
+
+
+def _halve(codes: Tensor) -> Tensor:
+    """Codes ``(F, I, …)`` as sums of two of at most 64, side by side: ``(F, 2 · I, …)``."""
+    first = codes.div(2, rounding_mode="floor")
+    return torch.stack([first, codes - first], 2).flatten(1, 2)
 
 
 class Int8Weights(NamedTuple):
@@ -43,22 +53,22 @@ class Int8Weights(NamedTuple):
     bias: Tensor | None
 
     @classmethod
-    def of(cls, layer: PackedLayer, largest: int) -> "Int8Weights":
+    def of(cls, layer: PackedLayer) -> "Int8Weights":
         """Those of a packed layer.
 
-        Codes of the file are taken as they are where they are multiples of one scale a filter and
-        no larger than ``largest``; others are rounded to ``largest`` steps a filter.
+        Codes of the file are taken as they are where they are multiples of one scale a filter;
+        others are rounded to 127 steps a filter.
         """
         values, bias = layer.values, layer.float_bias()
         linear = layer.scale is not None and len(layer.scale) == 1 and layer.offset == 1
-        if linear and np.abs(values).max(initial=0) <= largest:
+        if linear and values.dtype == np.int8:
             scale = torch.from_numpy(layer.scale[0].astype(np.float32)).expand(len(values))
             codes = torch.from_numpy(values)
             if bool((scale < 0).any()):
                 codes = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1)
             return cls(codes, torch.where(scale == 0, 1, scale.abs()), bias)
         filters = layer.filters()
-        scale = filters.abs().amax(1) / largest
+        scale = filters.abs().amax(1) / _LARGEST
         scale = torch.where(scale > 0, scale, 1)
         codes = (filters / scale.unsqueeze(1)).round().to(torch.int8)
         return cls(codes.reshape(values.shape), scale, bias)
@@ -66,6 +76,9 @@ class Int8Weights(NamedTuple):
 
 class _Int8Layer(nn.Module):
     """What the integer layers have in common.
+
+    Where the kernels saturate, weights beyond what they can add are two halves each, side by side,
+    and so is every input: sums are exact everywhere, at twice the products in such a layer.
 
     Args:
         weights: the layer's.
@@ -80,11 +93,23 @@ class _Int8Layer(nn.Module):
         super().__init__()
         self._source = source
         self._weight, self._scale, self._bias = weights
+        self._halved = saturates() and int(self._weight.abs().max()) > _SAFE
+        if self._halved:
+            self._weight = _halve(self._weight)
         self._zeros = torch.zeros(len(self._scale), dtype=torch.int32)
         self._unary = "relu" if relu else "none"
         self._output = (1.0, 0, torch.float32)
         if target is not None:
             self._output = (target.scale, target.zero_point, torch.uint8)
+
+    def _inputs(self, x: Tensor) -> tuple:
+        """What every kernel takes first."""
+        if self._halved:
+            x = x.repeat_interleave(2, 1)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        source = self._source
+        return x, source.scale, source.zero_point, self._weight, self._scale, self._zeros
 
 
 class Int8Conv2d(_Int8Layer):
@@ -126,11 +151,6 @@ class Int8Conv2d(_Int8Layer):
             "",
         )
 
-    def _inputs(self, x):
-        source = self._source
-        x = x.contiguous(memory_format=torch.channels_last)
-        return x, source.scale, source.zero_point, self._weight, self._scale, self._zeros
-
 
 class Int8Deconv2d(nn.Module):
     """A transposed convolution whose stride is its kernel: a convolution, and a shuffle of pixels.
@@ -171,17 +191,4 @@ class Int8Linear(_Int8Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """uint8 ``(N, I)`` to uint8 or float32 ``(N, F)``."""
-        source = self._source
-        return _ops.qlinear_pointwise(
-            x,
-            source.scale,
-            source.zero_point,
-            self._weight,
-            self._scale,
-            self._zeros,
-            self._bias,
-            *self._output,
-            self._unary,
-            [],
-            "",
-        )
+        return _ops.qlinear_pointwise(*self._inputs(x), self._bias, *self._output, self._unary, [], "")

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..packing import PackedModel
 from ..packing.architecture import build_architecture
 from .convert import UnsupportedModelError, to_int8
-from .layers import largest_weight
+from .layers import saturates
 
 __all__ = ["ENGINES", "build_int8", "load_for_evaluation", "load_packed"]
 
@@ -71,8 +71,8 @@ def build_int8(packed: PackedModel, device: str | torch.device | None = None) ->
     model.load_state_dict(
         {name: torch.from_numpy(value) for name, value in packed.tensors.items()}, strict=False
     )
-    bits = "8-bit" if largest_weight() == 127 else "7-bit (no VNNI)"
-    logger.info("Engine: int8, by oneDNN, weights that are not ternary in %s", bits)
+    without = " without VNNI, 8-bit weights in two halves" if saturates() else ""
+    logger.info("Engine: int8, by oneDNN%s", without)
     return model.requires_grad_(False).eval()
 
 

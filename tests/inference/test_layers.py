@@ -3,17 +3,18 @@ import pytest
 import torch
 from torch import nn
 
-from ptq_det.inference.layers import (
-    Int8Conv2d,
-    Int8Deconv2d,
-    Int8Linear,
-    Int8Weights,
-    largest_weight,
-)
+from ptq_det.inference import layers
+from ptq_det.inference.layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights
 from ptq_det.inference.ranges import Quantization
 from ptq_det.packing.layers import PackedLayer, pack_layer
 
 SOURCE = Quantization(0.02, 100)
+
+
+@pytest.fixture(params=["as this CPU is", "as without VNNI"], autouse=True)
+def kernels(request, monkeypatch):
+    if request.param == "as without VNNI":
+        monkeypatch.setattr(layers, "saturates", lambda: True)
 
 
 def codes(*shape):
@@ -24,13 +25,12 @@ def codes(*shape):
 def integer(layer):
     """A layer with weights that int8 holds exactly, and those weights."""
     with torch.no_grad():
-        largest = largest_weight()
-        layer.weight.copy_(torch.randint(-largest, largest + 1, layer.weight.shape) / 64)
+        layer.weight.copy_(torch.randint(-127, 128, layer.weight.shape) / 64)
         transposed = isinstance(layer, nn.ConvTranspose2d)
         filters = layer.weight.transpose(0, 1) if transposed else layer.weight
         for each in filters:
-            each[(0,) * each.dim()] = largest / 64
-    return layer, Int8Weights.of(pack_layer(layer, "float16", None, None), largest)
+            each[(0,) * each.dim()] = 127 / 64
+    return layer, Int8Weights.of(pack_layer(layer, "float16", None, None))
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -94,15 +94,14 @@ def test_ternary_codes_are_taken_as_they_are():
     values = np.array([[1, 0, -1], [0, 1, 1]], np.int8).reshape(2, 3, 1, 1)
     scale = np.array([[0.5, -0.25]], np.float16)
     layer = PackedLayer("ternary", (2, 3, 1, 1), None, values, scale)
-    weights = Int8Weights.of(layer, 63)
+    weights = Int8Weights.of(layer)
     assert weights.codes.flatten(1).tolist() == [[1, 0, -1], [0, -1, -1]]
     assert weights.scale.tolist() == [0.5, 0.25]
     one = PackedLayer("ternary", (2, 3, 1, 1), None, values, scale[:, :1])
-    assert Int8Weights.of(one, 63).scale.tolist() == [0.5, 0.5]
+    assert Int8Weights.of(one).scale.tolist() == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("largest", [63, 127])
-def test_other_codes_are_rounded(largest):
+def test_other_codes_are_rounded():
     values = np.arange(-127, 128, dtype=np.int8)[:252].reshape(4, 63, 1, 1).copy()
     for layer in (
         PackedLayer("int8", (4, 63, 1, 1), None, values, np.full((1, 4), 0.3, np.float32)),
@@ -110,20 +109,31 @@ def test_other_codes_are_rounded(largest):
         PackedLayer("quantized", (4, 63, 1, 1), None, values, np.ones((1, 1)), offset=3.5),
         PackedLayer("float16", (4, 63, 1, 1), None, np.random.rand(4, 63, 1, 1).astype("f2")),
     ):
-        weights = Int8Weights.of(layer, largest)
-        assert weights.codes.abs().max() <= largest
+        weights = Int8Weights.of(layer)
+        assert weights.codes.abs().max() <= 127
         found = weights.codes.flatten(1) * weights.scale.unsqueeze(1)
         error = (found - layer.filters()).abs() / weights.scale.unsqueeze(1)
         assert error.max() <= 0.501
 
 
-def test_sums_that_could_saturate_are_right():
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_that_could_saturate_are_right(sign):
     # Two products of a uint8 and an int8 can be beyond int16.
     layer = nn.Conv2d(64, 8, 1, bias=False)
-    layer.weight.data.fill_(1.0)
-    weights = Int8Weights.of(pack_layer(layer, "int8", None, None), largest_weight())
+    layer.weight.data.fill_(float(sign))
+    weights = Int8Weights.of(pack_layer(layer, "int8", None, None))
     source = Quantization(1.0, 0)
     x = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8)
     x = x.contiguous(memory_format=torch.channels_last)
     found = Int8Conv2d(weights, layer, source, None)(x)
-    torch.testing.assert_close(found, torch.full((1, 8, 4, 4), 64 * 255.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(found, torch.full((1, 8, 4, 4), sign * 64 * 255.0), rtol=1e-3, atol=0)
+
+
+def test_only_weights_that_could_saturate_are_halved():
+    def of(largest):
+        codes = torch.full((8, 16, 1, 1), largest, dtype=torch.int8)
+        weights = Int8Weights(codes, torch.ones(8), None)
+        return Int8Conv2d(weights, nn.Conv2d(16, 8, 1, device="meta"), SOURCE, None)
+
+    assert not of(1)._halved and not of(64)._halved
+    assert of(127)._halved == layers.saturates()
