@@ -15,7 +15,10 @@ __all__ = ["Distillation", "DistillationHook", "build_teacher"]
 
 
 def build_teacher(cfg: CfgNode) -> nn.Module:
-    """The float model of ``MODEL.WEIGHTS``, in evaluation mode and without gradients.
+    """The float model of ``MODEL.WEIGHTS``, without gradients.
+
+    Its batch norms follow the batch, as those of the student that is trained on it do: features
+    that are normalized in another way are no target. Their own statistics stay as they are.
 
     Raises:
         InputError: ``MODEL.WEIGHTS`` is empty.
@@ -28,7 +31,12 @@ def build_teacher(cfg: CfgNode) -> nn.Module:
     teacher = build_model(cfg)
     make_plain(teacher)
     DetectionCheckpointer(teacher).load(cfg.MODEL.WEIGHTS)
-    return teacher.eval().requires_grad_(False)
+    teacher.eval().requires_grad_(False)
+    for module in teacher.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.momentum = 0.0
+    return teacher
 
 
 class Distillation:

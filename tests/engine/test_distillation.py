@@ -28,17 +28,22 @@ def teacher_like(model, cfg, tmp_path):
     return build_teacher(cfg)
 
 
-def test_nothing_is_lost_to_an_equal_teacher(cfg, batch, tmp_path):
-    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "FrozenBN"  # the same in training and evaluation
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
+def test_nothing_is_lost_to_an_equal_teacher(norm, cfg, batch, tmp_path):
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
     model = build_model(cfg)
     own = losses_of(model, batch)
-    distillation = Distillation(model, teacher_like(model, cfg, tmp_path), 2.0)
+    teacher = teacher_like(model, cfg, tmp_path)
+    weights = {name: value.clone() for name, value in teacher.state_dict().items()}
+    distillation = Distillation(model, teacher, 2.0)
     losses = losses_of(model, batch)
     assert set(losses) == set(own) | NAMES
     for name, value in losses.items():
         assert float(value) == pytest.approx(float(own[name]) if name in own else 0, abs=1e-5)
     distillation.remove()
     assert set(losses_of(model, batch)) == set(own)
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, weights[name]) or name.endswith("num_batches_tracked")
 
 
 def test_a_ternary_student_learns_from_its_teacher(cfg, batch, tmp_path):

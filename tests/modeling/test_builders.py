@@ -11,7 +11,6 @@ from ptq_det.convert import ternary_layers
 def zoo(name):
     cfg = model_zoo.get_config(name)
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 1
     return cfg
 
 
