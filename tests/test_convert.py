@@ -78,9 +78,9 @@ def test_an_override_that_matches_nothing_is_refused(cfg):
 
 
 def test_a_frozen_layer_is_refused_and_nothing_converted(cfg):
-    cfg.MODEL.BACKBONE.FREEZE_AT = 3
+    cfg.MODEL.BACKBONE.FREEZE_AT = 2
     model = build_model(cfg)
-    with pytest.raises(InputError, match=r"backbone.bottom_up.res3.0.conv1") as error:
+    with pytest.raises(InputError, match=r"backbone.bottom_up.res2.0.conv1") as error:
         ternarize(model, cfg)
     assert "FREEZE_AT" in str(error.value) and "stem" not in str(error.value).split("\n")[1]
     assert not ternary_layers(model)

@@ -18,6 +18,7 @@ __all__ = ["OUTPUT", "PICTURES", "calibrate", "calibrate_packed"]
 OUTPUT = ":output"
 PICTURES = 32
 _PER_CALL = 1 << 13  # values that are kept of a tensor
+_BOXES = 10  # with the highest scores, that a picture gives the mask head
 
 
 @torch.no_grad()
@@ -31,7 +32,7 @@ def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tupl
     Returns:
         :data:`ptq_det.inference.ranges.Ranges`, of the layers that were reached.
     """
-    samples: dict[str, list[Tensor]] = {}
+    samples: dict[str, _Sample] = {}
     handles = []
     shortcuts = {
         module.shortcut
@@ -56,7 +57,7 @@ def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tupl
         model(batch)
     for handle in handles:
         handle.remove()
-    return {name: best_range(torch.cat(values)) for name, values in samples.items()}
+    return {name: sample.best_range() for name, sample in samples.items()}
 
 
 def calibrate_packed(packed: PackedModel, dataset: str) -> None:
@@ -79,14 +80,28 @@ def calibrate_packed(packed: PackedModel, dataset: str) -> None:
     model = packed.build("cpu")
     predictor = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
     if hasattr(predictor, "test_score_thresh"):
-        predictor.test_score_thresh = 0.0  # so that the mask head has boxes on any picture
+        # The mask head is to have boxes on any picture, and no more than a picture has objects.
+        predictor.test_score_thresh, predictor.test_topk_per_image = 0.0, _BOXES
     packed.ranges = calibrate(model, tqdm(pictures, "Calibrating", count))
 
 
-def _keep(samples: dict[str, list[Tensor]], name: str, tensor: Tensor) -> None:
+class _Sample:
+    """Some of the values that a tensor had, each as often as it should be, and its extremes."""
+
+    def __init__(self):
+        self._kept: list[Tensor] = []
+        self._low, self._high = 0.0, 0.0
+
+    def add(self, values: Tensor) -> None:
+        self._kept.append(values[:: values.numel() // _PER_CALL | 1].float().cpu().clone())
+        self._low = min(self._low, float(values.min()))
+        self._high = max(self._high, float(values.max()))
+
+    def best_range(self) -> tuple[float, float]:
+        return best_range(torch.cat(self._kept), self._low, self._high)
+
+
+def _keep(samples: dict[str, _Sample], name: str, tensor: Tensor) -> None:
     values = tensor.detach().flatten()
     if values.numel():
-        kept = values[:: values.numel() // _PER_CALL | 1].float().cpu().clone()
-        # The extremes decide on the range, and a stride may miss them.
-        extremes = torch.stack([values.min(), values.max()]).float().cpu()
-        samples.setdefault(name, []).append(torch.cat([kept, extremes]))
+        samples.setdefault(name, _Sample()).add(values)

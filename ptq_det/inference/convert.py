@@ -1,5 +1,6 @@
 """Turns a packed Detectron2 model into one on integers."""
 
+import torch
 from detectron2.layers import Conv2d
 from detectron2.modeling import FPN, GeneralizedRCNN, ResNet, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
@@ -12,7 +13,8 @@ from torch import nn
 
 from ..activations import is_layer, is_relu
 from ..packing import PackedModel
-from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Stem, Int8TopConvolutions
+from ..packing.layers import PackedLayer
+from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Start, Int8TopConvolutions
 from .calibration import OUTPUT
 from .heads import Int8Pooler, Int8RPNHead
 from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights
@@ -83,6 +85,10 @@ class _Converter:
         return Int8Weights.of(self._packed.layers[self._names[module]])
 
     def _conv(self, module, source, target, relu=False) -> Int8Conv2d:
+        self._packed_convolution(module)
+        return Int8Conv2d(self._weights(module), module, source, target, relu)
+
+    def _packed_convolution(self, module: nn.Module) -> PackedLayer:
         name = self._names[module]
         layer = self._packed.layers.get(name)
         norm = getattr(module, "norm", None)
@@ -90,7 +96,17 @@ class _Converter:
             raise UnsupportedModelError(f"{name} is a {type(module).__name__}")
         if norm is not None and layer.norm is None:
             raise UnsupportedModelError(f"{name} has a norm that depends on its input")
-        return Int8Conv2d(self._weights(module), module, source, target, relu)
+        return layer
+
+    def _in_float(self, module: nn.Module, convolutions: list[nn.Module]) -> nn.Module:
+        """A part of the model as it is, with the packed weights of its convolutions."""
+        for conv in convolutions:
+            layer = self._packed_convolution(conv)
+            conv.weight = nn.Parameter(layer.weight(), requires_grad=False)
+            bias = layer.float_bias()
+            conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+            conv.norm = None
+        return module.to(memory_format=torch.channels_last)
 
     def _fpn(self, fpn: FPN) -> Int8FPN:
         _expect(fpn, FPN)
@@ -128,17 +144,22 @@ class _Converter:
         blocks = [block for stage in resnet.stages for block in stage]
         inputs = [self._of_input(block.conv1) for block in blocks]
         outputs = [*inputs[1:], self._stage_output(self._model.backbone, resnet.stage_names[-1])]
-        source = self._of_input(stem.conv1)
-        conv = self._conv(stem.conv1, source, inputs[0], relu=True)
-        made = iter(
-            self._block(block, source, target)
-            for block, source, target in zip(blocks, inputs, outputs, strict=True)
+        first = blocks[0]
+        shortcut = [] if first.shortcut is None else [first.shortcut]
+        start = Int8Start(
+            self._in_float(stem, [stem.conv1]),
+            self._in_float(first, [*self._main_path(first), *shortcut]),
+            outputs[0],
         )
+        made = {
+            block: self._block(block, source, target)
+            for block, source, target in zip(blocks[1:], inputs[1:], outputs[1:], strict=True)
+        }
         stages = {
-            name: nn.Sequential(*(next(made) for _ in stage))
+            name: nn.Sequential(*(made[block] for block in stage if block is not first))
             for name, stage in zip(resnet.stage_names, resnet.stages, strict=True)
         }
-        return Int8ResNet(Int8Stem(conv, source), stages)
+        return Int8ResNet(start, stages)
 
     def _stage_output(self, fpn: FPN, stage: str) -> Quantization:
         """What the output of a stage stands for: whoever takes it was calibrated."""
@@ -151,13 +172,7 @@ class _Converter:
         return self._of_input(fpn.top_block.p6)
 
     def _block(self, block: nn.Module, source: Quantization, target: Quantization) -> Int8Block:
-        match block:
-            case BottleneckBlock():
-                convs = [block.conv1, block.conv2, block.conv3]
-            case BasicBlock():
-                convs = [block.conv1, block.conv2]
-            case _:
-                raise UnsupportedModelError(f"{self._names[block]} is a {type(block).__name__}")
+        convs = self._main_path(block)
         targets = [*map(self._of_input, convs[1:]), target]
         sources = [source, *targets[:-1]]
         made = [self._conv(*each, True) for each in zip(convs, sources, targets, strict=True)]
@@ -165,6 +180,14 @@ class _Converter:
             return Int8Block(made, None, source)
         added = self._range(self._names[block.shortcut] + OUTPUT)
         return Int8Block(made, self._conv(block.shortcut, source, added), added)
+
+    def _main_path(self, block: nn.Module) -> list[nn.Module]:
+        match block:
+            case BottleneckBlock():
+                return [block.conv1, block.conv2, block.conv3]
+            case BasicBlock():
+                return [block.conv1, block.conv2]
+        raise UnsupportedModelError(f"{self._names[block]} is a {type(block).__name__}")
 
     def _rpn(self, rpn: nn.Module) -> None:
         head = rpn.rpn_head

@@ -191,4 +191,6 @@ class Int8Linear(_Int8Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """uint8 ``(N, I)`` to uint8 or float32 ``(N, F)``."""
-        return _ops.qlinear_pointwise(*self._inputs(x), self._bias, *self._output, self._unary, [], "")
+        return _ops.qlinear_pointwise(
+            *self._inputs(x), self._bias, *self._output, self._unary, [], ""
+        )

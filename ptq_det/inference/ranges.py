@@ -13,7 +13,7 @@ Ranges = Mapping[str, tuple[float, float]]
 followed by ``OUTPUT``."""
 
 _LEVELS = 255
-_FRACTIONS = torch.linspace(0.3, 1.0, 36)
+_FRACTIONS = torch.linspace(0.1, 1.0, 91)
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ class Quantization:
         return x.float().sub_(self.zero_point).mul_(self.scale)
 
 
-def best_range(values: Tensor) -> tuple[float, float]:
-    """The range, among shrunken ones of all values, whose 255 steps have the least squared error.
+def best_range(values: Tensor, low: float, high: float) -> tuple[float, float]:
+    """The range, among shrunken ones of ``low`` to ``high``, whose steps have the least squared
+    error.
 
     Args:
-        values: a sample of the activations, float32, at least one.
+        values: a sample of the activations, float32. It need not have the extremes: to count them
+            for more than one value each would widen the range.
+        low: least activation, at most 0.
+        high: largest activation, at least 0.
     """
-    low, high = float(values.min().clamp(max=0)), float(values.max().clamp(min=0))
     if low == high:
         return low, high
     ranges = [(low * float(fraction), high * float(fraction)) for fraction in _FRACTIONS]

@@ -126,7 +126,9 @@ def test_sums_that_could_saturate_are_right(sign):
     x = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8)
     x = x.contiguous(memory_format=torch.channels_last)
     found = Int8Conv2d(weights, layer, source, None)(x)
-    torch.testing.assert_close(found, torch.full((1, 8, 4, 4), sign * 64 * 255.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        found, torch.full((1, 8, 4, 4), sign * 64 * 255.0), rtol=1e-3, atol=0
+    )
 
 
 def test_only_weights_that_could_saturate_are_halved():
