@@ -37,7 +37,7 @@ def test_the_main_config_fine_tunes_the_zoo_s_weights():
     cfg = read(REPO / "configs/mask_rcnn_R50_ptq.yaml")
     assert cfg.MODEL.WEIGHTS.startswith("detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN")
     record = ternarize(build_model(cfg), cfg)
-    assert len(record.converted) == 68 and record.weights == 43_892_736
+    assert len(record.converted) == 58 and record.weights == 43_679_744
 
 
 def test_the_demo_s_weights_come_with_the_package():

@@ -15,8 +15,8 @@ __all__ = ["Int8Block", "Int8FPN", "Int8ResNet", "Int8Start", "Int8TopConvolutio
 class Int8Start(nn.Module):
     """Stem and first residual block, in float; what they give is quantized.
 
-    Ranges of their few channels differ most, and what is lost here reaches everything behind:
-    as integers they made 80 % of the error of a ResNet-50's features.
+    Ranges of their few channels differ most, and what is lost here reaches everything behind: as
+    integers they made most of the error of a ResNet-50's features (docs/results.md).
     """
 
     def __init__(self, stem: nn.Module, block: nn.Module, target: Quantization):
