@@ -1,10 +1,11 @@
 import pytest
 import torch
 import torchvision
+from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
-from ptq_det import load_packed, pack_model, ternarize
+from ptq_det import add_ternary_config, load_packed, pack_model, ternarize
 from ptq_det.modeling.mobilenet import MobileNetV2
 
 
@@ -12,6 +13,9 @@ from ptq_det.modeling.mobilenet import MobileNetV2
 def mobilenet_cfg(cfg):
     cfg.MODEL.BACKBONE.NAME = "build_mobilenet_v2_fpn_backbone"
     cfg.MODEL.FPN.NORM = ""
+    defaults = get_cfg()
+    add_ternary_config(defaults)
+    cfg.TERNARY.SKIP = defaults.TERNARY.SKIP
     return cfg
 
 
