@@ -42,7 +42,15 @@ def saturates() -> bool:
 def _halve(codes: Tensor) -> Tensor:
     """Codes ``(F, I, …)`` as sums of two of at most 64, side by side: ``(F, 2 · I, …)``."""
     first = codes.div(2, rounding_mode="floor")
-    return torch.stack([first, codes - first], 2).flatten(1, 2)
+    return torch.cat([first, codes - first], 1)
+
+
+def _twice(x: Tensor, groups: int) -> Tensor:
+    """The channels of each group twice, one after the other."""
+    if groups == 1:
+        return torch.cat([x, x], 1)
+    x = x.unflatten(1, (groups, -1))
+    return torch.cat([x, x], 2).flatten(1, 2)
 
 
 class Int8Weights(NamedTuple):
@@ -87,6 +95,8 @@ class _Int8Layer(nn.Module):
         relu: apply a ReLU.
     """
 
+    _groups = 1
+
     def __init__(
         self, weights: Int8Weights, source: Quantization, target: Quantization | None, relu: bool
     ):
@@ -105,7 +115,7 @@ class _Int8Layer(nn.Module):
     def _inputs(self, x: Tensor) -> tuple:
         """What every kernel takes first."""
         if self._halved:
-            x = x.repeat_interleave(2, 1)
+            x = _twice(x, self._groups)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         source = self._source
@@ -121,6 +131,7 @@ class Int8Conv2d(_Int8Layer):
 
     def __init__(self, weights, geometry: nn.Conv2d, source, target, relu=False):
         super().__init__(weights, source, target, relu)
+        self._groups = geometry.groups
         places = (geometry.stride, geometry.padding, geometry.dilation)
         self._geometry = [*map(list, places), geometry.groups]
         shape = [1, self._weight.shape[1] * geometry.groups, *_LAYOUT]
