@@ -46,13 +46,13 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.MATCH_SPARSITY = False
 
     # Pairs of (name pattern, sparsity); the last pattern that matches a layer's name wins.
-    # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res2.*", 0.6]]
+    # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res3.*", 0.6]]
     cfg.TERNARY.SPARSITY_OVERRIDES = []
 
     # Layers whose name matches one of these patterns (fnmatch) stay in float.
     cfg.TERNARY.SKIP = [
         "*stem.*",  # the first convolution sees three channels of pixels
-        "*res2.*",  # 0.5 % of a ResNet-50's weights, and as sensitive as half of the others
+        "*res2.*",  # 0.5 % of a ResNet-50's weights, as sensitive as res5 (docs/results.md)
         "*bottom_up.features.0.*",  # the same of MobileNetV2
         "*rpn_head.objectness_logits",
         "*rpn_head.anchor_deltas",
