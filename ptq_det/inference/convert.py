@@ -17,7 +17,7 @@ from ..packing.layers import PackedLayer
 from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Start, Int8TopConvolutions
 from .calibration import OUTPUT
 from .heads import Int8Pooler, Int8RPNHead
-from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights
+from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights, largest_input
 from .ranges import Quantization
 
 __all__ = ["UnsupportedModelError", "to_int8"]
@@ -45,6 +45,7 @@ class _Converter:
     def __init__(self, model: nn.Module, packed: PackedModel):
         self._model, self._packed = model, packed
         self._names = {module: name for name, module in model.named_modules()}
+        self._made: dict[nn.Module, Int8Weights] = {}
 
     def convert(self) -> None:
         model = self._model
@@ -74,15 +75,21 @@ class _Converter:
                 raise UnsupportedModelError(f"it is a {type(model).__name__}")
 
     def _of_input(self, module: nn.Module) -> Quantization:
-        return self._range(self._names[module])
+        name = self._names[module]
+        low, high = self._range(name)
+        if name not in self._packed.layers:
+            raise UnsupportedModelError(f"the file has no codes of {name}")
+        return Quantization.of(low, high, largest_input(self._weights(module)))
 
-    def _range(self, name: str) -> Quantization:
+    def _range(self, name: str) -> tuple[float, float]:
         if name not in self._packed.ranges:
             raise UnsupportedModelError(f"the calibration did not reach {name}")
-        return Quantization.of(*self._packed.ranges[name])
+        return self._packed.ranges[name]
 
     def _weights(self, module: nn.Module) -> Int8Weights:
-        return Int8Weights.of(self._packed.layers[self._names[module]])
+        if module not in self._made:
+            self._made[module] = Int8Weights.of(self._packed.layers[self._names[module]])
+        return self._made[module]
 
     def _conv(self, module, source, target, relu=False) -> Int8Conv2d:
         self._packed_convolution(module)
@@ -178,7 +185,7 @@ class _Converter:
         made = [self._conv(*each, True) for each in zip(convs, sources, targets, strict=True)]
         if block.shortcut is None:
             return Int8Block(made, None, source)
-        added = self._range(self._names[block.shortcut] + OUTPUT)
+        added = Quantization.of(*self._range(self._names[block.shortcut] + OUTPUT))
         return Int8Block(made, self._conv(block.shortcut, source, added), added)
 
     def _main_path(self, block: nn.Module) -> list[nn.Module]:

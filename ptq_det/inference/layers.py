@@ -10,14 +10,21 @@ from torch import Tensor, nn
 from ..packing.layers import PackedLayer
 from .ranges import Quantization
 
-__all__ = ["Int8Conv2d", "Int8Deconv2d", "Int8Linear", "Int8Weights", "saturates"]
+__all__ = [
+    "Int8Conv2d",
+    "Int8Deconv2d",
+    "Int8Linear",
+    "Int8Weights",
+    "largest_input",
+    "saturates",
+]
 
 _ops = torch.ops.onednn
 # Height and width that a convolution's weights are laid out for. Laid out for small maps, or for
 # none, oneDNN falls back on kernels twenty times slower at some sizes; for large maps at none seen.
 _LAYOUT = (200, 336)
 _LARGEST = 127  # magnitude of an int8 weight
-_SAFE = 64  # two products of a uint8 and an int8 of this magnitude are within int16
+_SAFE = 64  # two products of an 8-bit uint8 and an int8 of this magnitude are within int16
 
 
 @functools.cache
@@ -39,18 +46,12 @@ def saturates() -> bool:
     return not bool((sums == 64 * 255 * 127).all())
 
 
-def _halve(codes: Tensor) -> Tensor:
-    """Codes ``(F, I, …)`` as sums of two of at most 64, side by side: ``(F, 2 · I, …)``."""
-    first = codes.div(2, rounding_mode="floor")
-    return torch.cat([first, codes - first], 1)
+def largest_input(weights: "Int8Weights") -> int:
+    """The largest code, 255 or 127, that a layer's uint8 inputs may have for its sums to be exact.
 
-
-def _twice(x: Tensor, groups: int) -> Tensor:
-    """The channels of each group twice, one after the other."""
-    if groups == 1:
-        return torch.cat([x, x], 1)
-    x = x.unflatten(1, (groups, -1))
-    return torch.cat([x, x], 2).flatten(1, 2)
+    Ternary layers never need the smaller one, nor does any where kernels do not saturate.
+    """
+    return 127 if saturates() and weights.reach() > _SAFE else 255
 
 
 class Int8Weights(NamedTuple):
@@ -81,12 +82,20 @@ class Int8Weights(NamedTuple):
         codes = (filters / scale.unsqueeze(1)).round().to(torch.int8)
         return cls(codes.reshape(values.shape), scale, bias)
 
+    def reach(self) -> int:
+        """Largest magnitude of a code."""
+        return int(self.codes.abs().max())
+
+    def with_7_bits(self) -> "Int8Weights":
+        """Codes of half the size, to the nearest, and twice the scale."""
+        return Int8Weights((self.codes / 2).round().to(torch.int8), self.scale * 2, self.bias)
+
 
 class _Int8Layer(nn.Module):
     """What the integer layers have in common.
 
-    Where the kernels saturate, weights beyond what they can add are two halves each, side by side,
-    and so is every input: sums are exact everywhere, at twice the products in such a layer.
+    Where the kernels saturate and the source uses 8 bits (:func:`largest_input` asks for 7, but a
+    tensor may have other takers), weights beyond what they can add lose their last bit.
 
     Args:
         weights: the layer's.
@@ -95,17 +104,14 @@ class _Int8Layer(nn.Module):
         relu: apply a ReLU.
     """
 
-    _groups = 1
-
     def __init__(
         self, weights: Int8Weights, source: Quantization, target: Quantization | None, relu: bool
     ):
         super().__init__()
         self._source = source
+        if source.largest > largest_input(weights):
+            weights = weights.with_7_bits()
         self._weight, self._scale, self._bias = weights
-        self._halved = saturates() and int(self._weight.abs().max()) > _SAFE
-        if self._halved:
-            self._weight = _halve(self._weight)
         self._zeros = torch.zeros(len(self._scale), dtype=torch.int32)
         self._unary = "relu" if relu else "none"
         self._output = (1.0, 0, torch.float32)
@@ -114,8 +120,6 @@ class _Int8Layer(nn.Module):
 
     def _inputs(self, x: Tensor) -> tuple:
         """What every kernel takes first."""
-        if self._halved:
-            x = _twice(x, self._groups)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         source = self._source
@@ -131,7 +135,6 @@ class Int8Conv2d(_Int8Layer):
 
     def __init__(self, weights, geometry: nn.Conv2d, source, target, relu=False):
         super().__init__(weights, source, target, relu)
-        self._groups = geometry.groups
         places = (geometry.stride, geometry.padding, geometry.dilation)
         self._geometry = [*map(list, places), geometry.groups]
         shape = [1, self._weight.shape[1] * geometry.groups, *_LAYOUT]

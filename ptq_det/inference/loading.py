@@ -71,7 +71,7 @@ def build_int8(packed: PackedModel, device: str | torch.device | None = None) ->
     model.load_state_dict(
         {name: torch.from_numpy(value) for name, value in packed.tensors.items()}, strict=False
     )
-    without = " without VNNI, 8-bit weights in two halves" if saturates() else ""
+    without = " without VNNI, with 7-bit inputs of 8-bit weights" if saturates() else ""
     logger.info("Engine: int8, by oneDNN%s", without)
     return model.requires_grad_(False).eval()
 

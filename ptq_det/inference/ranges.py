@@ -12,28 +12,29 @@ Ranges = Mapping[str, tuple[float, float]]
 """Least and largest value of what a layer gets, by the layer's name; of what it gives, by the name
 followed by ``OUTPUT``."""
 
-_LEVELS = 255
+_LARGEST = 255
 _FRACTIONS = torch.linspace(0.1, 1.0, 91)
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """A uint8 code q stands for (q − zero_point) · scale."""
+    """A uint8 code q stands for (q − zero_point) · scale; codes go up to ``largest``."""
 
     scale: float
     zero_point: int
+    largest: int = _LARGEST
 
     @classmethod
-    def of(cls, low: float, high: float) -> "Quantization":
+    def of(cls, low: float, high: float, largest: int = _LARGEST) -> "Quantization":
         """The one whose codes span a range; 0 has a code of its own, as padding needs it."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = (high - low) / _LEVELS or 1.0
-        return cls(scale, round(-low / scale))
+        scale = (high - low) / largest or 1.0
+        return cls(scale, round(-low / scale), largest)
 
     def quantize(self, x: Tensor) -> Tensor:
         """float32 → uint8, to the nearest code."""
         codes = torch.mul(x, 1 / self.scale).round_().add_(self.zero_point)
-        return codes.clamp_(0, _LEVELS).to(torch.uint8)
+        return codes.clamp_(0, self.largest).to(torch.uint8)
 
     def dequantize(self, x: Tensor) -> Tensor:
         """uint8 → float32."""
