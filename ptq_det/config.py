@@ -83,6 +83,11 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.DECAY = 0.0
     cfg.TERNARY.DECAY_TOWARD = "codes"
 
+    # Batches of training pictures on which the weights are made ready before the first iteration:
+    # rounding errors of each layer are made good by its other weights (compensation.py). 0 for
+    # none. PTQ with PRUNE_END 0.0 only: in a pruning stage the weights would be used in float.
+    cfg.TERNARY.COMPENSATION = 0
+
     # Weight of the distillation losses (engine/distillation.py), whose teacher is the float model
     # in MODEL.WEIGHTS; 0 for none.
     cfg.TERNARY.DISTILLATION = 0.0

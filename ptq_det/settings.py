@@ -49,6 +49,7 @@ class TernarySettings:
     threshold: str
     decay: float
     decay_toward: str
+    compensation: int
     distillation: float
     prune_end: float
     freeze_start: float
@@ -122,6 +123,21 @@ class TernarySettings:
             self.threshold,
             self.threshold == "layer" or not self.sparsity_overrides,
             '"layer" where TERNARY.SPARSITY_OVERRIDES is set',
+        )
+        _require(
+            "compensation",
+            self.compensation,
+            isinstance(self.compensation, int) and self.compensation >= 0,
+            "a number of batches",
+        )
+        possible = (
+            self.quantizer == "PTQ" and self.threshold == "layer" and self.prune_end == 0
+        )
+        _require(
+            "compensation",
+            self.compensation,
+            self.compensation == 0 or possible,
+            '0 without QUANTIZER "PTQ", THRESHOLD "layer" and PRUNE_END 0.0',
         )
         for pattern in self.skip:
             _require("skip", pattern, isinstance(pattern, str), "name patterns")

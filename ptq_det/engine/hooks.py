@@ -9,11 +9,13 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..convert import check_trained, ternarize, ternary_layers, unwrap
+from ..data.loader import build_resumable_train_loader
 from ..errors import InputError
 from ..norms import fold_norms
 from ..schedule import Stage, pruning_ratio, stage_at
 from ..settings import TernarySettings
 from ..statistics import TernaryStatistics
+from .compensation import compensate_model
 
 __all__ = ["PTQHook"]
 
@@ -22,7 +24,8 @@ class PTQHook(HookBase):
     """Drives the stages prune → ternary → frozen codes, and logs how ternary the model is.
 
     Works with any trainer of Detectron2. All it does to weights happens before a step and is a
-    function of the iteration and the weights, so it may be registered anywhere, needs no state in
+    function of the iteration and the weights (and, with ``TERNARY.COMPENSATION`` and before the
+    first iteration only, of training pictures), so it may be registered anywhere, needs no state in
     a checkpoint, and processes agree without a broadcast. ``TernaryTrainer`` places it before the
     hooks that save and evaluate.
 
@@ -53,6 +56,9 @@ class PTQHook(HookBase):
         self._layers = ternary_layers(self.trainer.model)
         self._refuse_unoptimized()
         self._warn_of_frozen_norms()
+        if self.settings.compensation and self.trainer.start_iter == 0:
+            batches = iter(build_resumable_train_loader(self.cfg))
+            compensate_model(self.trainer.model, batches, self.settings.compensation)
 
     def before_step(self):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter

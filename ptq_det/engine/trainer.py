@@ -108,7 +108,7 @@ class TernaryTrainer(DefaultTrainer):
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, after))
             hooks.insert(place, PTQHook(self.cfg))
             if self.cfg.TERNARY.DISTILLATION > 0:
-                hooks.insert(place, DistillationHook(self.cfg))
+                hooks.insert(place + 1, DistillationHook(self.cfg))
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
             hooks[place] = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         return hooks

@@ -1,0 +1,217 @@
+"""Error compensation: latent weights whose codes keep a layer's outputs, rather than its weights.
+
+Rounding one weight after the other, each error is made good by the weights that are not rounded
+yet, as far as their inputs go along with its own (GPTQ, Frantar et al., arXiv 2210.17323,
+equations 2 and 3, whose rounding is that to ternary codes here).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .quantizers import group_mean
+from .quantizers.ptq import project
+from .quantizers.selection import kth_smallest
+
+__all__ = ["Compensated", "InputMoments", "compensate"]
+
+_DAMPING = 0.1  # of the mean variance of the inputs, added to each
+_BLOCK = 128  # weights of a filter between two updates of all that follow
+_PASSES = 4  # to find the threshold that gives the sparsity
+
+
+class InputMoments:
+    """Mean and second moments of the inputs that some weights of a filter are multiplied with.
+
+    Args:
+        size: number C of these weights.
+        device: where the moments are kept.
+
+    Attributes:
+        count: number of samples ``()``.
+        sum: of the samples ``(C,)``.
+        products: sum of the products of each two inputs ``(C, C)``.
+    """
+
+    def __init__(self, size: int, device: torch.device | None = None):
+        self.count = torch.zeros((), device=device)
+        self.sum = torch.zeros(size, device=device)
+        self.products = torch.zeros(size, size, device=device)
+
+    def add(self, inputs: Tensor) -> None:
+        """Take note of inputs ``(samples, C)``."""
+        inputs = inputs.float()
+        self.count += len(inputs)
+        self.sum += inputs.sum(0)
+        self.products.addmm_(inputs.T, inputs)
+
+    @property
+    def mean(self) -> Tensor:
+        """``(C,)``"""
+        return self.sum / self.count
+
+    def matrix(self, centered: bool) -> Tensor:
+        """Second moments ``(C, C)``, about the mean or about 0."""
+        moments = self.products / self.count
+        return moments.addr_(self.mean, self.mean, alpha=-1) if centered else moments
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """What :func:`compensate` found.
+
+    Attributes:
+        latent: latent weight ``(F, N)``.
+        error_before: squared error of the outputs over their square, in one shot.
+        error: the same with the codes of ``latent`` and the scale that is its mean.
+    """
+
+    latent: Tensor
+    error_before: float
+    error: float
+
+
+def compensate(
+    weight: Tensor,
+    columns: list[Tensor],
+    moments: list[Tensor],
+    sparsity: float,
+    by_filter: bool,
+) -> Compensated:
+    """A latent weight that PTQ gives codes and scale of small output error.
+
+    Args:
+        weight: filters ``(F, N)``, float32.
+        columns: for each group of weights the indices ``(C,)`` of its columns; groups are taken
+            to be independent of each other, and every column is in one.
+        moments: of the inputs of each group ``(C, C)``.
+        sparsity: fraction of zeros, in [0, 1).
+        by_filter: projection and scale per filter, rather than per layer.
+    """
+    norm = torch.linalg.vector_norm(weight, dim=1 if by_filter else None).expand(len(weight))
+    factors = [_inverse_factor(each) for each in moments]
+    zeros = round(sparsity * weight.numel())
+    limit = _limit(weight, norm, zeros)
+    codes = torch.where(weight.abs() > (limit * norm).unsqueeze(1), weight.sign(), 0)
+    scale = _mean(weight, codes, by_filter)
+    before = _relative_error(weight, codes * scale.unsqueeze(1), columns, moments)
+
+    below = above = None  # thresholds with too few and too many zeros, and how many
+    for last in range(1, _PASSES + 1):
+        latent = torch.empty_like(weight)
+        for places, (order, factor) in zip(columns, factors, strict=True):
+            chosen = places[order]
+            latent[:, chosen] = _one_pass(
+                weight[:, chosen].T.contiguous(), factor, limit * norm, scale
+            ).T
+        codes = torch.where(latent.abs() > (limit * norm).unsqueeze(1), latent.sign(), 0)
+        scale = _best_scale(weight, codes, columns, moments, by_filter, scale)
+        found = codes.numel() - int(codes.count_nonzero())
+        if found == zeros or zeros == 0 or last == _PASSES:
+            break
+        if found < zeros:
+            below = (limit, found)
+        else:
+            above = (limit, found)
+        limit = _next_limit(below, above, zeros) or _limit(latent, norm, zeros)
+
+    latent = _settle(latent, codes, zeros, by_filter)
+    kept = _mean(latent, codes, by_filter)
+    latent *= torch.where(kept > 0, scale / kept, 1).unsqueeze(1)
+    error = _relative_error(weight, codes * scale.unsqueeze(1), columns, moments)
+    return Compensated(latent, before, error)
+
+
+def _limit(weight: Tensor, norm: Tensor, zeros: int) -> float:
+    """Threshold on ``|weight| / norm`` that as many as ``zeros`` do not pass."""
+    if zeros == 0:
+        return 0.0
+    return kth_smallest(weight.abs() / torch.where(norm > 0, norm, 1).unsqueeze(1), zeros)
+
+
+def _next_limit(below, above, zeros: int) -> float | None:
+    """Between two thresholds, by their numbers of zeros; None where one of them is missing."""
+    if below is None or above is None or below[0] <= 0:
+        return None
+    share = (zeros - below[1]) / (above[1] - below[1])
+    return math.exp(math.log(below[0]) + share * math.log(above[0] / below[0]))
+
+
+def _mean(weight: Tensor, codes: Tensor, by_filter: bool) -> Tensor:
+    return group_mean(weight, codes, by_filter, 1)[0].expand(len(weight))
+
+
+def _inverse_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns by falling variance, and in their order U of H⁻¹ = UᵀU, H the damped moments."""
+    variance = moments.diagonal()
+    order = variance.argsort(descending=True)
+    damped = moments[order][:, order]
+    damped.diagonal().add_(float(_DAMPING * variance.mean()) or 1.0)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return order, torch.linalg.cholesky(inverse, upper=True)
+
+
+def _one_pass(rest: Tensor, factor: Tensor, limit: Tensor, scale: Tensor) -> Tensor:
+    """What each weight is when it is rounded.
+
+    Args:
+        rest: ``(C, F)``, a filter a column; overwritten.
+        factor: ``(C, C)``, upper triangular.
+        limit: magnitude ``(F,)`` up to which a code is 0.
+        scale: ``(F,)``.
+    """
+    latent = torch.empty_like(rest)
+    for first in range(0, len(rest), _BLOCK):
+        block = rest[first : first + _BLOCK]
+        own = factor[first : first + _BLOCK, first : first + _BLOCK]
+        errors = torch.empty_like(block)
+        for i, weight in enumerate(block):
+            latent[first + i] = weight
+            rounded = torch.where(weight.abs() > limit, weight.sign() * scale, 0)
+            torch.div(weight - rounded, own[i, i], out=errors[i])
+            block[i + 1 :].addr_(own[i, i + 1 :], errors[i], alpha=-1)
+        after = first + len(block)
+        rest[after:].addmm_(factor[first:after, after:].T, errors, alpha=-1)
+    return latent
+
+
+def _best_scale(weight, codes, columns, moments, by_filter, otherwise) -> Tensor:
+    """Scale ``(F,)`` of least output error, or another one where that is not positive."""
+    found = wanted = 0
+    for places, matrix in zip(columns, moments, strict=True):
+        seen = codes[:, places] @ matrix
+        wanted = wanted + (seen * weight[:, places]).sum(1)
+        found = found + (seen * codes[:, places]).sum(1)
+    if not by_filter:
+        found, wanted = found.sum().expand(len(weight)), wanted.sum().expand(len(weight))
+    good = (found > 0) & (wanted > 0)
+    return torch.where(good, wanted / torch.where(good, found, 1), otherwise)
+
+
+def _settle(latent: Tensor, codes: Tensor, zeros: int, by_filter: bool) -> Tensor:
+    """Move latent weights across the threshold, and no further, until PTQ gives them their codes.
+
+    Few have to: a pass meets the sparsity and the norms that it was made for but nearly.
+    """
+    for _ in range(6):
+        norm = torch.linalg.vector_norm(latent, dim=1 if by_filter else None).expand(len(latent))
+        limit = (_limit(project(latent, by_filter), torch.ones_like(norm), zeros) * norm).unsqueeze(
+            1
+        )
+        latent = torch.where((codes != 0) & (latent.abs() <= limit), 1.02 * limit * codes, latent)
+        latent = torch.where(
+            (codes == 0) & (latent.abs() >= limit), 0.98 * limit * latent.sign(), latent
+        )
+    return latent
+
+
+def _relative_error(weight, value, columns, moments) -> float:
+    """Squared error of the outputs over their square, both over all filters."""
+    error = power = 0.0
+    for places, matrix in zip(columns, moments, strict=True):
+        lost, own = (weight - value)[:, places], weight[:, places]
+        error += float(((lost @ matrix) * lost).sum())
+        power += float(((own @ matrix) * own).sum())
+    return error / power if power > 0 else 0.0

@@ -1,0 +1,110 @@
+import logging
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+from ptq_det import TernaryTrainer, ternarize
+from ptq_det.convert import ternary_layers
+from ptq_det.data.loader import build_resumable_train_loader
+from ptq_det.engine.compensation import _columns, _samples, compensate_model
+from ptq_det.filters import to_filters
+from ptq_det.schedule import Stage
+
+
+def nearest(found, outputs):
+    return (found.unsqueeze(1) - outputs).abs().amax(2).amin(1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 5, 3, padding=1, bias=False),
+        nn.Conv2d(3, 5, (1, 3), stride=2, padding=(0, 2), dilation=2, bias=False),
+        nn.Linear(12, 5, bias=False),
+    ],
+)
+def test_samples_are_inputs_of_outputs(layer):
+    x = torch.randn(7, 12) if isinstance(layer, nn.Linear) else torch.randn(2, 3, 9, 12)
+    samples = _samples(layer, x, torch.Generator().manual_seed(0))
+    outputs = layer(x).movedim(1, -1).reshape(-1, 5)
+    found = samples @ to_filters(layer.weight).T
+    assert len(found) == len(outputs)  # fewer than are kept at most: as many as there are
+    assert nearest(found, outputs).max() < 1e-5
+
+
+def test_samples_of_a_transposed_convolution():
+    layer = nn.ConvTranspose2d(3, 5, 2, 2, bias=False)
+    x = torch.randn(2, 3, 4, 6)
+    samples = _samples(layer, x, torch.Generator().manual_seed(0))
+    filters = to_filters(layer.weight, 1)
+    outputs = layer(x)
+    for i, columns in enumerate(_columns(layer)):
+        found = samples @ filters[:, columns].T
+        of_tap = outputs[:, :, i // 2 :: 2, i % 2 :: 2].movedim(1, -1).reshape(-1, 5)
+        assert nearest(found, of_tap).max() < 1e-5
+
+
+def compensated(model, cfg, batches):
+    ternarize(model, cfg)
+    compensate_model(model, batches, 2)
+    return model
+
+
+def features(model, picture):
+    for layer in ternary_layers(model).values():
+        layer.ternary.stage = Stage.TERNARY
+    with torch.no_grad():
+        return model.train().backbone(picture)["p2"]
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_features_are_kept_better_than_in_one_shot(norm, cfg, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    caplog.set_level(logging.INFO, "ptq_det")
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
+    models = [build_model(cfg) for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    picture = torch.randn(2, 3, 64, 64)
+    exact = features(models[0], picture)
+    ternarize(models[1], cfg)
+    statistics = {n: b.clone() for n, b in models[2].named_buffers()}
+    compensated(models[2], cfg, build_resumable_train_loader(cfg))
+    for name, buffer in models[2].named_buffers():
+        assert torch.equal(buffer, statistics[name]), name
+    one_shot, found = (
+        float((features(model, picture) - exact).square().sum()) for model in models[1:]
+    )
+    assert found < one_shot
+    assert "squared error of the outputs of " in caplog.text
+    before, after = map(float, caplog.text.split("layers ")[1].split(" (mean)")[0].split(" -> "))
+    assert after < 0.7 * before
+
+
+def test_a_mean_error_is_added_to_the_bias(cfg):
+    cfg.MODEL.ROI_BOX_HEAD.NORM = ""
+    model = build_model(cfg)
+    before = model.roi_heads.box_head.fc1.bias.clone()
+    compensated(model, cfg, build_resumable_train_loader(cfg))
+    assert not torch.equal(model.roi_heads.box_head.fc1.bias, before)
+
+
+def test_it_happens_before_the_first_iteration_alone(cfg, monkeypatch):
+    calls = []
+
+    def count(model, batches, number):
+        calls.append(number)
+        compensate_model(model, batches, number)
+
+    monkeypatch.setattr("ptq_det.engine.hooks.compensate_model", count)
+    cfg.TERNARY.COMPENSATION, cfg.TERNARY.PRUNE_END = 1, 0.0
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 3, 2
+    TernaryTrainer(cfg).train()
+    assert calls == [1]
+    cfg.SOLVER.MAX_ITER = 4
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    assert calls == [1]

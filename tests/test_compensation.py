@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from ptq_det.compensation import InputMoments, _inverse_factor, _one_pass, compensate
+from ptq_det.quantizers import dequantize
+from ptq_det.quantizers.ptq import PTQ
+
+
+def correlated_inputs(size, samples=4000):
+    mixed = torch.randn(samples, size // 4) @ torch.randn(size // 4, size)
+    return mixed + 0.3 * torch.randn(samples, size) + 1.0
+
+
+def moments_of(x, centered=True):
+    moments = InputMoments(x.shape[1])
+    for part in x.split(999):
+        moments.add(part)
+    return moments.matrix(centered)
+
+
+def test_moments():
+    x = correlated_inputs(8)
+    torch.testing.assert_close(moments_of(x), x.T.cov(correction=0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moments_of(x, False), x.T @ x / len(x), rtol=1e-3, atol=1e-3)
+
+
+def test_an_error_moves_to_the_weight_of_the_same_input_by_hand():
+    # Inputs 0 and 2 are the same one. Damping adds a tenth of the mean variance of 1 to each.
+    moments = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    order, factor = _inverse_factor(moments)
+    damped = moments[order][:, order] + 0.1 * torch.eye(3)
+    torch.testing.assert_close(factor.T @ factor, damped.inverse())
+    upper = torch.linalg.cholesky((moments + 0.1 * torch.eye(3)).inverse(), upper=True)
+    weight = torch.tensor([[1.0], [0.6], [0.5]])
+    latent = _one_pass(weight, upper, torch.tensor([0.55]), torch.tensor([0.8]))
+    # 1.0 becomes 0.8; of the 0.2 that are lost, the third weight takes 1 / 1.1.
+    assert latent.flatten().tolist() == pytest.approx([1.0, 0.6, 0.5 + 0.2 / 1.1])
+
+
+@pytest.mark.parametrize("by_filter", [True, False])
+@pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.9])
+def test_outputs_are_kept_better_than_in_one_shot(by_filter, sparsity):
+    x = correlated_inputs(144)
+    x -= x.mean(0)
+    weight = torch.randn(32, 144) * (0.5 + torch.rand(32, 1))
+    found = compensate(weight, [torch.arange(144)], [moments_of(x)], sparsity, by_filter)
+
+    def error(latent):
+        quantizer = PTQ(by_filter)
+        codes = quantizer.codes(latent, sparsity)
+        assert codes.eq(0).sum() == round(sparsity * codes.numel())
+        value = dequantize(codes, quantizer.scale(latent, codes))
+        return float((x @ (weight - value).T).square().sum() / (x @ weight.T).square().sum())
+
+    assert found.error_before == pytest.approx(error(weight), rel=0.01)
+    # The codes that PTQ gives the latent weight are nearly all those that were found.
+    assert found.error == pytest.approx(error(found.latent), rel=0.25)
+    assert error(found.latent) < 0.6 * error(weight)
+
+
+def test_inputs_without_correlation_change_no_code():
+    weight = torch.randn(16, 60)
+    found = compensate(weight, [torch.arange(60)], [torch.eye(60)], 0.7, True)
+    assert torch.equal(PTQ().codes(found.latent, 0.7), PTQ().codes(weight, 0.7))
+    assert found.error == pytest.approx(found.error_before)
+
+
+def test_groups_of_columns_are_apart():
+    x = correlated_inputs(48)
+    weight = torch.randn(16, 96)
+    columns = [torch.arange(0, 96, 2), torch.arange(1, 96, 2)]
+    both = compensate(weight, columns, [moments_of(x)] * 2, 0.5, True)
+    assert both.error < 0.6 * both.error_before
+
+
+def test_inputs_and_filters_of_zeros():
+    weight = torch.randn(8, 12)
+    weight[3] = 0
+    columns = [torch.arange(6), torch.arange(6, 12)]
+    found = compensate(weight, columns, [torch.zeros(6, 6), torch.eye(6)], 0.5, True)
+    assert found.latent.isfinite().all()
+    nothing = compensate(torch.zeros(8, 12), columns, [torch.zeros(6, 6)] * 2, 0.5, True)
+    assert nothing.latent.eq(0).all() and nothing.error == 0
