@@ -83,10 +83,10 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.DECAY = 0.0
     cfg.TERNARY.DECAY_TOWARD = "codes"
 
-    # Batches of training pictures on which the weights are made ready before the first iteration:
-    # rounding errors of each layer are made good by its other weights (compensation.py). 0 for
-    # none. PTQ with PRUNE_END 0.0 only: in a pruning stage the weights would be used in float.
-    cfg.TERNARY.COMPENSATION = 0
+    # Batches of training pictures that are looked at before the first iteration, to let each
+    # layer's weights make good what others lose by rounding (compensation.py); 0 for none, as in a
+    # pruning stage (PRUNE_END above 0), which would use these weights in float. PTQ only.
+    cfg.TERNARY.COMPENSATION = 24
 
     # Weight of the distillation losses (engine/distillation.py), whose teacher is the float model
     # in MODEL.WEIGHTS; 0 for none.
@@ -96,7 +96,7 @@ def add_ternary_config(cfg: CN) -> None:
     # between iteration 0 and PRUNE_END (weights that survive are still float), weights are ternary
     # from there on, and the codes are frozen from FREEZE_START to the end (only scales, biases and
     # norms move). 0 leaves the pruning stage out, 1 the frozen one.
-    cfg.TERNARY.PRUNE_END = 0.4
+    cfg.TERNARY.PRUNE_END = 0.0
     cfg.TERNARY.FREEZE_START = 0.9
 
     # What updates the weights in TernaryTrainer: "SGD" as Detectron2 builds it, or "AdamW" with the

@@ -130,17 +130,19 @@ class TernarySettings:
             isinstance(self.compensation, int) and self.compensation >= 0,
             "a number of batches",
         )
-        possible = (
-            self.quantizer == "PTQ" and self.threshold == "layer" and self.prune_end == 0
-        )
         _require(
             "compensation",
             self.compensation,
-            self.compensation == 0 or possible,
-            '0 without QUANTIZER "PTQ", THRESHOLD "layer" and PRUNE_END 0.0',
+            not self.compensates or (self.threshold == "layer" and self.prune_end == 0),
+            "0 with a pruning stage (TERNARY.PRUNE_END above 0) or one threshold for the network",
         )
         for pattern in self.skip:
             _require("skip", pattern, isinstance(pattern, str), "name patterns")
+
+    @property
+    def compensates(self) -> bool:
+        """Whether weights are made ready on training pictures; only some quantizers let them be."""
+        return self.compensation > 0 and QUANTIZER_REGISTRY.get(self.quantizer).compensates
 
     def is_skipped(self, name: str) -> str | None:
         """The pattern of ``SKIP`` that matches a layer's full name, or None."""

@@ -32,12 +32,14 @@ def config(**values) -> CfgNode:
         ("DECAY", -1.0, "at least 0"),
         ("DECAY_TOWARD", "codez", '"codes" or "zero"'),
         ("PRUNE_END", 1.5, "[0, 1]"),
-        ("FREEZE_START", 0.3, "at least TERNARY.PRUNE_END, which is 0.4"),
+        ("FREEZE_START", -0.3, "[0, 1]"),
         ("OPTIMIZER", "Adam", '"AdamW"'),
         ("BITS", 3, "2 or 4"),
         ("SIGMA", "x", "a number"),
         ("FLOAT_LAYERS", "int4", '"int8"'),
         ("DISTILLATION", -1.0, "at least 0"),
+        ("COMPENSATION", -1, "a number of batches"),
+        ("COMPENSATION", 0.5, "a number of batches"),
     ],
 )
 def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, allowed):
@@ -52,6 +54,23 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, a
 def test_an_unknown_key_is_refused():
     with pytest.raises(InputError, match=r"TERNARY\.SPARSTY is not a key.*SPARSITY"):
         TernarySettings.from_cfg(config(SPARSTY=0.5))
+
+
+def test_codes_cannot_be_frozen_before_they_are_there():
+    with pytest.raises(InputError, match="at least TERNARY.PRUNE_END, which is 0.5"):
+        TernarySettings.from_cfg(config(COMPENSATION=0, PRUNE_END=0.5, FREEZE_START=0.3))
+
+
+@pytest.mark.parametrize("values", [{"PRUNE_END": 0.1}, {"THRESHOLD": "network"}])
+def test_compensation_excludes_a_pruning_stage_and_a_network_threshold(values):
+    with pytest.raises(InputError, match=r"TERNARY\.COMPENSATION is 24.*0 with a pruning stage"):
+        TernarySettings.from_cfg(config(**values))
+    assert not TernarySettings.from_cfg(config(COMPENSATION=0, **values)).compensates
+
+
+def test_only_ptq_compensates():
+    assert TernarySettings.from_cfg(config()).compensates
+    assert not TernarySettings.from_cfg(config(QUANTIZER="TWN", PRUNE_END=0.3)).compensates
 
 
 def test_a_network_threshold_excludes_sparsities_of_layers():

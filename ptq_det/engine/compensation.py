@@ -165,4 +165,3 @@ def _compensate_layer(layer: TernaryLayer, inputs: list[InputMoments]) -> tuple[
         for parameter in layer.parameters(recurse=False):
             torch.distributed.broadcast(parameter.data, 0)
     return found.error_before, found.error
-

@@ -56,9 +56,9 @@ class PTQHook(HookBase):
         self._layers = ternary_layers(self.trainer.model)
         self._refuse_unoptimized()
         self._warn_of_frozen_norms()
-        if self.settings.compensation and self.trainer.start_iter == 0:
-            batches = iter(build_resumable_train_loader(self.cfg))
-            compensate_model(self.trainer.model, batches, self.settings.compensation)
+        if self.settings.compensates and self.trainer.start_iter == 0:
+            build = getattr(self.trainer, "build_train_loader", build_resumable_train_loader)
+            compensate_model(self.trainer.model, build(self.cfg), self.settings.compensation)
 
     def before_step(self):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter

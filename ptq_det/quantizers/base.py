@@ -101,6 +101,7 @@ class Quantizer(ABC):
         prunes_first: in the pruning stage, weights whose code is not 0 stay in float.
         masks_gradient: pruned weights get no gradient.
         freezes: it has a frozen stage, in which codes stay and scales move.
+        compensates: latent weights that keep a layer's outputs can be found for it.
         folds_norms: norms are to be multiplied into the weight before it is quantized.
     """
 
@@ -112,6 +113,7 @@ class Quantizer(ABC):
     prunes_first: bool = False
     masks_gradient: bool = False
     freezes: bool = True
+    compensates: bool = False
     folds_norms: bool = False
 
     @classmethod

@@ -56,6 +56,7 @@ class PTQ(Quantizer):
 
     follows_sparsity = True
     prunes_first = True
+    compensates = True
 
     def __init__(self, by_filter: bool = True, scale: str = "mean"):
         self.by_filter = by_filter
