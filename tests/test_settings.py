@@ -57,7 +57,7 @@ def test_an_unknown_key_is_refused():
 
 
 def test_codes_cannot_be_frozen_before_they_are_there():
-    with pytest.raises(InputError, match="at least TERNARY.PRUNE_END, which is 0.5"):
+    with pytest.raises(InputError, match=r"at least TERNARY\.PRUNE_END, which is 0\.5"):
         TernarySettings.from_cfg(config(COMPENSATION=0, PRUNE_END=0.5, FREEZE_START=0.3))
 
 
