@@ -85,7 +85,8 @@ def add_ternary_config(cfg: CN) -> None:
 
     # Batches of training pictures that are looked at before the first iteration, to let each
     # layer's weights make good what others lose by rounding (compensation.py); 0 for none, as in a
-    # pruning stage (PRUNE_END above 0), which would use these weights in float. PTQ only.
+    # pruning stage (PRUNE_END above 0), which would use these weights in float. At most as many
+    # as there are iterations. PTQ only.
     cfg.TERNARY.COMPENSATION = 24
 
     # Weight of the distillation losses (engine/distillation.py), whose teacher is the float model

@@ -58,7 +58,9 @@ class PTQHook(HookBase):
         self._warn_of_frozen_norms()
         if self.settings.compensates and self.trainer.start_iter == 0:
             build = getattr(self.trainer, "build_train_loader", build_resumable_train_loader)
-            compensate_model(self.trainer.model, build(self.cfg), self.settings.compensation)
+            # A trial of a few iterations is not to wait for more batches than it trains on.
+            count = min(self.settings.compensation, self.trainer.max_iter)
+            compensate_model(self.trainer.model, build(self.cfg), count)
 
     def before_step(self):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter

@@ -99,12 +99,21 @@ def test_it_happens_before_the_first_iteration_alone(cfg, monkeypatch):
         compensate_model(model, batches, number)
 
     monkeypatch.setattr("ptq_det.engine.hooks.compensate_model", count)
-    cfg.TERNARY.COMPENSATION, cfg.TERNARY.PRUNE_END = 1, 0.0
-    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 3, 2
+    cfg.TERNARY.COMPENSATION, cfg.TERNARY.PRUNE_END = 24, 0.0
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 2, 2
     TernaryTrainer(cfg).train()
-    assert calls == [1]
+    assert calls == [2]  # no more batches than iterations
     cfg.SOLVER.MAX_ITER = 4
     trainer = TernaryTrainer(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
-    assert calls == [1]
+    assert calls == [2]
+
+
+def test_without_iterations_there_is_nothing_to_do(cfg):
+    model = build_model(cfg)
+    ternarize(model, cfg)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    compensate_model(model, [], 0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
