@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .quantizers import group_mean
-from .quantizers.ptq import project
+from .quantizers.ptq import PTQ
 from .quantizers.selection import kth_smallest
 
 __all__ = ["Compensated", "InputMoments", "compensate"]
@@ -65,7 +65,7 @@ class Compensated:
     Attributes:
         latent: latent weight ``(F, N)``.
         error_before: squared error of the outputs over their square, in one shot.
-        error: the same with the codes of ``latent`` and the scale that is its mean.
+        error: the same with the codes of ``latent`` and the mean of what they keep as scale.
     """
 
     latent: Tensor
@@ -120,8 +120,9 @@ def compensate(
     latent = _settle(latent, codes, zeros, by_filter)
     kept = _mean(latent, codes, by_filter)
     latent *= torch.where(kept > 0, scale / kept, 1).unsqueeze(1)
-    error = _relative_error(weight, codes * scale.unsqueeze(1), columns, moments)
-    return Compensated(latent, before, error)
+    codes = PTQ(by_filter).codes(latent, sparsity)
+    value = codes * _mean(latent, codes, by_filter).unsqueeze(1)
+    return Compensated(latent, before, _relative_error(weight, value, columns, moments))
 
 
 def _limit(weight: Tensor, norm: Tensor, zeros: int) -> float:
@@ -197,13 +198,11 @@ def _settle(latent: Tensor, codes: Tensor, zeros: int, by_filter: bool) -> Tenso
     """
     for _ in range(6):
         norm = torch.linalg.vector_norm(latent, dim=1 if by_filter else None).expand(len(latent))
-        limit = (_limit(project(latent, by_filter), torch.ones_like(norm), zeros) * norm).unsqueeze(
-            1
-        )
-        latent = torch.where((codes != 0) & (latent.abs() <= limit), 1.02 * limit * codes, latent)
-        latent = torch.where(
-            (codes == 0) & (latent.abs() >= limit), 0.98 * limit * latent.sign(), latent
-        )
+        limit = (_limit(latent, norm, zeros) * norm).unsqueeze(1)
+        too_small = (codes != 0) & (latent.abs() <= limit)
+        too_large = (codes == 0) & (latent.abs() >= limit)
+        latent = torch.where(too_small, 1.02 * limit * codes, latent)
+        latent = torch.where(too_large, 0.98 * limit * latent.sign(), latent)
     return latent
 
 
