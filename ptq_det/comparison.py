@@ -148,7 +148,7 @@ def draw_comparison(results: list[Result], path: str) -> None:
                     axis.plot(size / MIB, differences[task], mark, label=label)
         axis.set(xlabel="MiB of the file", ylabel=f"{task} AP less that of {results[0].name}")
         axis.grid(alpha=0.3)
-    axes[0][-1].legend(fontsize="small")
+    axes[0][0].legend(fontsize="small")  # the one with all published points
     with replacing(path) as scratch:
         figure.savefig(scratch, dpi=120, format="png")
     plt.close(figure)
