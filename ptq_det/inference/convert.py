@@ -108,12 +108,15 @@ class _Converter:
     def _in_float(self, module: nn.Module, convolutions: list[nn.Module]) -> nn.Module:
         """A part of the model as it is, with the packed weights of its convolutions."""
         for conv in convolutions:
-            layer = self._packed_convolution(conv)
-            conv.weight = nn.Parameter(layer.weight(), requires_grad=False)
-            bias = layer.float_bias()
-            conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+            self._fill(conv, self._packed_convolution(conv))
             conv.norm = None
         return module.to(memory_format=torch.channels_last)
+
+    def _fill(self, module: nn.Module, layer: PackedLayer) -> None:
+        """Give a layer that stays in float the packed weight and bias."""
+        module.weight = nn.Parameter(layer.weight(), requires_grad=False)
+        bias = layer.float_bias()
+        module.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def _fpn(self, fpn: FPN) -> Int8FPN:
         _expect(fpn, FPN)
@@ -215,12 +218,10 @@ class _Converter:
         # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
         heads.register_forward_hook(lambda module, args, output: args[1].clear())
         heads.box_pooler = Int8Pooler(heads.box_pooler, self._features)
-        predictor = heads.box_predictor
-        hidden = self._of_input(predictor.cls_score)
-        self._sequence(heads.box_head, hidden)
-        for name in ("cls_score", "bbox_pred"):
-            layer = getattr(predictor, name)
-            setattr(predictor, name, Int8Linear(self._weights(layer), hidden, None))
+        # The predictors are small, and what boxes and scores are made of: they stay in float.
+        self._sequence(heads.box_head, None)
+        for layer in (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred):
+            self._fill(layer, self._packed.layers[self._names[layer]])
         if heads.mask_on:
             _expect(heads.mask_head, MaskRCNNConvUpsampleHead)
             heads.mask_pooler = Int8Pooler(heads.mask_pooler, self._features)
