@@ -29,7 +29,8 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
 
     Layers see the inputs that those of the float model have. A mean error of their outputs is
     added to the bias; batch norms that follow their batches remove it by themselves. Convolutions
-    with groups stay as they are. Processes share what they saw, and end with the same weights.
+    with groups, or whose padding has a name, stay as they are. Processes share what they saw, and
+    end with the same weights.
 
     Args:
         model: with ternary layers whose latent weights are those of a float model; changed in
@@ -40,7 +41,7 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
     layers = {
         name: layer
         for name, layer in ternary_layers(model).items()
-        if getattr(layer, "groups", 1) == 1
+        if getattr(layer, "groups", 1) == 1 and not isinstance(getattr(layer, "padding", 0), str)
     }
     inputs = _watch(unwrap(model), layers, itertools.islice(batches, count), count)
     before, after = [], []
@@ -105,8 +106,6 @@ def _samples(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor
     if _is_transposed(module):
         x = x.movedim(1, -1)
         return x.reshape(-1, x.shape[-1])[_places(x[..., 0].numel(), generator)]
-    if isinstance(module.padding, str):
-        raise NotImplementedError(f"padding {module.padding!r} is not supported")
     (top, left), (down, right) = module.padding, module.stride
     x = F.pad(x, (left, left, top, top))
     reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]

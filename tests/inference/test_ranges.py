@@ -16,12 +16,8 @@ def test_by_hand():
 def test_7_bits_by_hand():
     quantization = Quantization.of(-1.0, 11.7, 127)
     assert (quantization.scale, quantization.zero_point) == (pytest.approx(0.1), 10)
-    assert quantization.quantize(torch.tensor([-2.0, 0.0, 11.7, 30.0])).tolist() == [
-        0,
-        10,
-        127,
-        127,
-    ]
+    codes = quantization.quantize(torch.tensor([-2.0, 0.0, 11.7, 30.0]))
+    assert codes.tolist() == [0, 10, 127, 127]
 
 
 @pytest.mark.parametrize("bounds", [(-3.0, 1.0), (-5.0, -1.0), (2.0, 9.0), (0.0, 0.0)])
