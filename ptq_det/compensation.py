@@ -15,7 +15,7 @@ from .quantizers import group_mean
 from .quantizers.ptq import PTQ
 from .quantizers.selection import kth_smallest
 
-__all__ = ["Compensated", "InputMoments", "compensate"]
+__all__ = ["Compensated", "InputMoments", "compensate", "make_good"]
 
 _DAMPING = 0.1  # of the mean variance of the inputs, added to each
 _BLOCK = 128  # weights of a filter between two updates of all that follow
@@ -25,6 +25,8 @@ _PASSES = 4  # to find the threshold that gives the sparsity
 class InputMoments:
     """Mean and second moments of the inputs that some weights of a filter are multiplied with.
 
+    And of what these inputs lack to those that the filter would get in the float model.
+
     Args:
         size: number C of these weights.
         device: where the moments are kept.
@@ -33,29 +35,75 @@ class InputMoments:
         count: number of samples ``()``.
         sum: of the samples ``(C,)``.
         products: sum of the products of each two inputs ``(C, C)``.
+        lost_sum: of what the samples lack ``(C,)``.
+        lost_products: sum of the products of what an input (row) lacks and each input (column)
+            ``(C, C)``.
     """
 
     def __init__(self, size: int, device: torch.device | None = None):
         self.count = torch.zeros((), device=device)
         self.sum = torch.zeros(size, device=device)
         self.products = torch.zeros(size, size, device=device)
+        self.lost_sum = torch.zeros(size, device=device)
+        self.lost_products = torch.zeros(size, size, device=device)
 
-    def add(self, inputs: Tensor) -> None:
-        """Take note of inputs ``(samples, C)``."""
+    def add(self, inputs: Tensor, exact: Tensor | None = None) -> None:
+        """Take note of inputs ``(samples, C)``, and of those of the float model if they differ."""
         inputs = inputs.float()
         self.count += len(inputs)
         self.sum += inputs.sum(0)
         self.products.addmm_(inputs.T, inputs)
+        if exact is not None:
+            lost = exact.float() - inputs
+            self.lost_sum += lost.sum(0)
+            self.lost_products.addmm_(lost.T, inputs)
+
+    def tensors(self) -> list[Tensor]:
+        """All sums, for processes to add."""
+        return [self.count, self.sum, self.products, self.lost_sum, self.lost_products]
 
     @property
     def mean(self) -> Tensor:
         """``(C,)``"""
         return self.sum / self.count
 
+    @property
+    def mean_lost(self) -> Tensor:
+        """``(C,)``"""
+        return self.lost_sum / self.count
+
     def matrix(self, centered: bool) -> Tensor:
         """Second moments ``(C, C)``, about the mean or about 0."""
         moments = self.products / self.count
         return moments.addr_(self.mean, self.mean, alpha=-1) if centered else moments
+
+    def lost_matrix(self, centered: bool) -> Tensor:
+        """Second moments ``(C, C)`` of what inputs lack and inputs."""
+        moments = self.lost_products / self.count
+        return moments.addr_(self.mean_lost, self.mean, alpha=-1) if centered else moments
+
+
+def make_good(
+    weight: Tensor, columns: list[Tensor], moments: list[Tensor], lost: list[Tensor]
+) -> Tensor:
+    """Weights whose outputs on the inputs at hand are nearest to those on the float model's inputs.
+
+    With W the weight, X the inputs at hand and X + D those of the float model, it is
+    W + W D Xᵀ (X Xᵀ + λ)⁻¹, which minimizes ‖W (X + D) − W′ X‖² + λ ‖W − W′‖².
+
+    Args:
+        weight: filters ``(F, N)``, float32.
+        columns: as in :func:`compensate`.
+        moments: of the inputs of each group ``(C, C)``.
+        lost: of what these lack and the inputs, each ``(C, C)``.
+    """
+    result = weight.clone()
+    for places, own, missing in zip(columns, moments, lost, strict=True):
+        damped = own.clone()
+        damped.diagonal().add_(_damping(own))
+        wanted = weight[:, places] @ missing
+        result[:, places] += torch.cholesky_solve(wanted.T, torch.linalg.cholesky(damped)).T
+    return result
 
 
 @dataclass(frozen=True)
@@ -149,9 +197,13 @@ def _inverse_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
     variance = moments.diagonal()
     order = variance.argsort(descending=True)
     damped = moments[order][:, order]
-    damped.diagonal().add_(float(_DAMPING * variance.mean()) or 1.0)
+    damped.diagonal().add_(_damping(moments))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     return order, torch.linalg.cholesky(inverse, upper=True)
+
+
+def _damping(moments: Tensor) -> float:
+    return float(_DAMPING * moments.diagonal().mean()) or 1.0
 
 
 def _one_pass(rest: Tensor, factor: Tensor, limit: Tensor, scale: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ptq_det.compensation import InputMoments, _inverse_factor, _one_pass, compensate
+from ptq_det.compensation import InputMoments, _inverse_factor, _one_pass, compensate, make_good
 from ptq_det.quantizers import dequantize
 from ptq_det.quantizers.ptq import PTQ
 
@@ -22,6 +22,32 @@ def test_moments():
     x = correlated_inputs(8)
     torch.testing.assert_close(moments_of(x), x.T.cov(correction=0), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(moments_of(x, False), x.T @ x / len(x), rtol=1e-3, atol=1e-3)
+
+
+def test_moments_of_what_inputs_lack():
+    exact = correlated_inputs(6)
+    x = 0.9 * exact + 0.2 * torch.randn_like(exact)
+    moments = InputMoments(6)
+    moments.add(x[:99], exact[:99])
+    moments.add(x[99:], exact[99:])
+    torch.testing.assert_close(moments.mean_lost, (exact - x).mean(0), rtol=1e-3, atol=1e-3)
+    wanted = (exact - x).T @ x / len(x)
+    torch.testing.assert_close(moments.lost_matrix(False), wanted, rtol=1e-3, atol=1e-3)
+    wanted = wanted - torch.outer((exact - x).mean(0), x.mean(0))
+    torch.testing.assert_close(moments.lost_matrix(True), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_making_good_for_inputs_that_are_too_small():
+    # Inputs that are a half of the exact ones: twice the weight, but for the damping of 0.1.
+    exact = torch.randn(500, 3)
+    moments = InputMoments(3)
+    moments.add(exact / 2, exact)
+    weight, columns = torch.tensor([[1.0, -2.0, 0.0]]), [torch.arange(3)]
+    own = torch.eye(3)
+    found = make_good(weight, columns, [own], [own])
+    torch.testing.assert_close(found, weight + weight / 1.1)
+    found = make_good(weight, columns, [moments.matrix(False)], [moments.lost_matrix(False)])
+    torch.testing.assert_close(found, weight * 2, rtol=0.06, atol=0.06)
 
 
 def test_an_error_moves_to_the_weight_of_the_same_input_by_hand():

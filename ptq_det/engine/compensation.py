@@ -3,34 +3,35 @@
 import copy
 import itertools
 import logging
-import math
+import os
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from ..compensation import InputMoments, compensate
+from ..compensation import InputMoments, compensate, make_good
 from ..convert import make_plain, ternary_layers, unwrap
 from ..layers import TernaryLayer
+from .layer_inputs import LayerInputs, column_groups, is_transposed
 
 __all__ = ["compensate_model"]
 
-_SAMPLES = 1024  # inputs of a layer that are kept of a batch
-_CHUNK = 4608  # weights of a filter whose inputs are compared: the 3 × 3 × 512 of a ResNet's res5
+_STEPS = int(
+    os.environ.get("STEPS", 8)
+)  # groups of layers, each of which sees the errors of those before
 
 
 @torch.no_grad()
 def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int) -> None:
     """Give ternary layers latent weights whose codes keep their outputs (:mod:`..compensation`).
 
-    Layers see the inputs that those of the float model have. A mean error of their outputs is
-    added to the bias; batch norms that follow their batches remove it by themselves. Convolutions
-    with groups, or whose padding has a name, stay as they are. Processes share what they saw, and
-    end with the same weights.
+    Layers are taken in the order in which a picture passes them, some at a time, and see the inputs
+    that the ternary layers before them give; their outputs are to be those of the float model. A
+    mean error of the outputs is added to the bias; batch norms that follow their batches remove it
+    by themselves. Convolutions with groups, or whose padding has a name, stay as they are.
+    Processes share what they saw, and end with the same weights.
 
     Args:
         model: with ternary layers whose latent weights are those of a float model; changed in
@@ -43,103 +44,62 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
         for name, layer in ternary_layers(model).items()
         if getattr(layer, "groups", 1) == 1 and not isinstance(getattr(layer, "padding", 0), str)
     }
-    inputs = _watch(unwrap(model), layers, itertools.islice(batches, count), count)
-    before, after = [], []
-    for name, layer in tqdm(layers.items(), "Compensating", disable=not comm.is_main_process()):
-        if inputs[name][0].count == 0:
-            continue  # no picture reached it
-        errors = _compensate_layer(layer, inputs.pop(name))
-        before.append(errors[0])
-        after.append(errors[1])
+    exact, current = (_plain_copy(model) for _ in range(2))
+    inputs = LayerInputs(current, exact, list(itertools.islice(batches, count)))
+    calls = inputs.calls(list(layers))
+    errors = []
+    progress = tqdm(calls, "Compensating", disable=not comm.is_main_process())
+    for names in _steps(list(calls)):
+        moments = _moments({name: layers[name] for name in names}, inputs, calls)
+        for name in names:
+            errors.append(_compensate_layer(layers[name], moments.pop(name)))
+            _take_over(current.get_submodule(name), layers[name])
+            progress.update()
+    progress.close()
+    before, after = torch.tensor(errors).mean(0).tolist() if errors else (0, 0)
     logging.getLogger("ptq_det").info(
         "Compensation: squared error of the outputs of %d layers %.3f -> %.3f (mean)",
-        len(before),
-        sum(before) / max(1, len(before)),
-        sum(after) / max(1, len(after)),
+        len(errors),
+        before,
+        after,
     )
 
 
-def _watch(model, layers, batches, count) -> dict[str, list[InputMoments]]:
-    """Moments of the inputs of each layer, one for each group of its weights (:func:`_columns`)."""
-    model = copy.deepcopy(model)
+def _plain_copy(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(unwrap(model))
     make_plain(model)
-    model.train()
-    modules = dict(model.named_modules())
-    inputs = {
+    return model
+
+
+def _steps(names: list[str]) -> list[list[str]]:
+    size = max(1, -(-len(names) // _STEPS))
+    return [names[i : i + size] for i in range(0, len(names), size)]
+
+
+def _moments(layers, inputs: LayerInputs, calls) -> dict[str, list[InputMoments]]:
+    """Moments of the inputs of each layer, one for each group of its columns."""
+    moments = {
         name: [
             InputMoments(len(columns), layer.weight.device)
-            for columns in _columns(layer)[: 1 if _is_transposed(layer) else None]
+            for columns in column_groups(layer)[: 1 if is_transposed(layer) else None]
         ]
         for name, layer in layers.items()
     }
-    generator = torch.Generator().manual_seed(0)
-
-    def watch(name):
-        def note(module, args):
-            samples = _samples(module, args[0], generator)
-            if _is_transposed(module):
-                inputs[name][0].add(samples)
-                return
-            for moments, columns in zip(inputs[name], _columns(module), strict=True):
-                moments.add(samples[:, columns])
-
-        return note
-
-    for name in layers:
-        modules[name].register_forward_pre_hook(watch(name))
-    batches = tqdm(batches, "Watching layers", count, disable=not comm.is_main_process())
-    with EventStorage():
-        for batch in batches:
-            model(batch)
+    for name, own, exact in inputs.pairs({name: calls[name] for name in layers}):
+        if is_transposed(layers[name]):
+            moments[name][0].add(own, exact)
+            continue
+        for each, columns in zip(moments[name], column_groups(layers[name]), strict=True):
+            each.add(own[:, columns], exact[:, columns])
     if comm.get_world_size() > 1:
-        for moments in itertools.chain.from_iterable(inputs.values()):
-            for tensor in (moments.count, moments.sum, moments.products):
+        for each in itertools.chain.from_iterable(moments.values()):
+            for tensor in each.tensors():
                 torch.distributed.all_reduce(tensor)
-    return inputs
-
-
-def _samples(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Inputs ``(samples, C)`` of single outputs of a layer, at random places."""
-    if isinstance(module, nn.Linear):
-        x = x.reshape(-1, x.shape[-1])
-        return x[_places(len(x), generator)]
-    if _is_transposed(module):
-        x = x.movedim(1, -1)
-        return x.reshape(-1, x.shape[-1])[_places(x[..., 0].numel(), generator)]
-    (top, left), (down, right) = module.padding, module.stride
-    x = F.pad(x, (left, left, top, top))
-    reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    windows = x.unfold(2, reach[0], down).unfold(3, reach[1], right)
-    windows = windows[..., :: module.dilation[0], :: module.dilation[1]]
-    n, _, height, width = windows.shape[:4]
-    place = _places(n * height * width, generator).to(x.device)
-    picture, row, column = place // (height * width), place // width % height, place % width
-    return windows[picture, :, row, column].flatten(1)
-
-
-def _places(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(count, (min(count, _SAMPLES),), generator=generator)
-
-
-def _is_transposed(module: nn.Module) -> bool:
-    return isinstance(module, nn.ConvTranspose2d)
-
-
-def _columns(layer: nn.Module) -> list[Tensor]:
-    """Columns of a layer's filters in groups whose inputs are looked at together.
-
-    Those of a transposed convolution are multiplied with the same inputs for different outputs.
-    """
-    weight = layer.weight
-    if _is_transposed(layer):
-        inputs, kernel = len(weight), weight[0, 0].numel()
-        return list(torch.arange(inputs * kernel).reshape(inputs, kernel).T)
-    size = weight[0].numel()
-    return list(torch.arange(size).tensor_split(math.ceil(size / _CHUNK)))
+    return moments
 
 
 def _compensate_layer(layer: TernaryLayer, inputs: list[InputMoments]) -> tuple[float, float]:
-    columns = [each.to(layer.weight.device) for each in _columns(layer)]
+    columns = [each.to(layer.weight.device) for each in column_groups(layer)]
     if len(inputs) < len(columns):
         inputs = inputs * len(columns)
     norm = getattr(layer, "norm", None)
@@ -147,20 +107,33 @@ def _compensate_layer(layer: TernaryLayer, inputs: list[InputMoments]) -> tuple[
     moments = [each.matrix(removes_mean) for each in inputs]
     weight = layer.to_filters(layer.weight).float().clone()
     state = layer.ternary
-    found = compensate(weight, columns, moments, state.sparsity, state.quantizer.by_filter)
+    wanted = weight
+    if any(each.lost_products.any() for each in inputs):
+        wanted = make_good(
+            weight, columns, moments, [each.lost_matrix(removes_mean) for each in inputs]
+        )
+    found = compensate(wanted, columns, moments, state.sparsity, state.quantizer.by_filter)
     layer.weight.copy_(layer.from_filters(found.latent))
     if layer.scale is not None:
         layer.start_scale()
     if layer.bias is not None:
         codes, scale = layer.codes_and_scale()
-        lost = weight - state.quantizer.dequantize(codes, scale)
-        means = torch.empty(weight.shape[1], device=weight.device)
+        value = state.quantizer.dequantize(codes, scale)
+        means, means_lost = (torch.empty(weight.shape[1], device=weight.device) for _ in range(2))
         for places, each in zip(columns, inputs, strict=True):
-            means[places] = each.mean
-        mean_error = lost @ means
+            means[places], means_lost[places] = each.mean, each.mean_lost
+        mean_error = (weight - value) @ means + weight @ means_lost
         # Of a transposed convolution, each output has only its own part of the kernel.
-        layer.bias += mean_error / (len(columns) if _is_transposed(layer) else 1)
+        layer.bias += mean_error / (len(columns) if is_transposed(layer) else 1)
     if comm.get_world_size() > 1:
         for parameter in layer.parameters(recurse=False):
             torch.distributed.broadcast(parameter.data, 0)
     return found.error_before, found.error
+
+
+def _take_over(plain: nn.Module, layer: TernaryLayer) -> None:
+    """Give a plain layer the weights that a ternary one works with."""
+    codes, scale = layer.codes_and_scale()
+    plain.weight.copy_(layer.from_filters(layer.ternary.quantizer.dequantize(codes, scale)))
+    if layer.bias is not None:
+        plain.bias.copy_(layer.bias)

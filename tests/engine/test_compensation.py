@@ -9,42 +9,9 @@ from ptq_det import TernaryTrainer, ternarize
 from ptq_det.compensation import InputMoments
 from ptq_det.convert import ternary_layers
 from ptq_det.data.loader import build_resumable_train_loader
-from ptq_det.engine.compensation import _columns, _compensate_layer, _samples, compensate_model
-from ptq_det.filters import to_filters
+from ptq_det.engine.compensation import _compensate_layer, compensate_model
+from ptq_det.engine.layer_inputs import _samples, column_groups
 from ptq_det.schedule import Stage
-
-
-def nearest(found, outputs):
-    return (found.unsqueeze(1) - outputs).abs().amax(2).amin(1)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv2d(3, 5, 3, padding=1, bias=False),
-        nn.Conv2d(3, 5, (1, 3), stride=2, padding=(0, 2), dilation=2, bias=False),
-        nn.Linear(12, 5, bias=False),
-    ],
-)
-def test_samples_are_inputs_of_outputs(layer):
-    x = torch.randn(7, 12) if isinstance(layer, nn.Linear) else torch.randn(2, 3, 9, 12)
-    samples = _samples(layer, x, torch.Generator().manual_seed(0))
-    outputs = layer(x).movedim(1, -1).reshape(-1, 5)
-    found = samples @ to_filters(layer.weight).T
-    assert len(found) == len(outputs)  # fewer than are kept at most: as many as there are
-    assert nearest(found, outputs).max() < 1e-5
-
-
-def test_samples_of_a_transposed_convolution():
-    layer = nn.ConvTranspose2d(3, 5, 2, 2, bias=False)
-    x = torch.randn(2, 3, 4, 6)
-    samples = _samples(layer, x, torch.Generator().manual_seed(0))
-    filters = to_filters(layer.weight, 1)
-    outputs = layer(x)
-    for i, columns in enumerate(_columns(layer)):
-        found = samples @ filters[:, columns].T
-        of_tap = outputs[:, :, i // 2 :: 2, i % 2 :: 2].movedim(1, -1).reshape(-1, 5)
-        assert nearest(found, of_tap).max() < 1e-5
 
 
 def compensated(model, cfg, batches):
@@ -93,7 +60,7 @@ def test_a_mean_error_is_made_good_by_the_bias(layer, cfg):
     cfg.TERNARY.SKIP = []
     model = nn.Sequential(layer)
     ternarize(model, cfg)
-    columns = _columns(layer)
+    columns = column_groups(layer)
     taps = isinstance(layer, nn.ConvTranspose2d)
     inputs = [InputMoments(len(each)) for each in (columns[:1] if taps else columns)]
     for seed in range(20):
