@@ -18,6 +18,7 @@ from .quantizers.selection import kth_smallest
 __all__ = ["Compensated", "InputMoments", "compensate", "make_good"]
 
 _DAMPING = 0.1  # of the mean variance of the inputs, added to each
+_LOST_DAMPING = (0.1, 1.0, 10.0)  # the same, to choose from, for what inputs lack
 _BLOCK = 128  # weights of a filter between two updates of all that follow
 _PASSES = 4  # to find the threshold that gives the sparsity
 
@@ -58,6 +59,12 @@ class InputMoments:
             self.lost_sum += lost.sum(0)
             self.lost_products.addmm_(lost.T, inputs)
 
+    def __add__(self, other: "InputMoments") -> "InputMoments":
+        result = InputMoments(len(self.sum), self.sum.device)
+        for total, *parts in zip(result.tensors(), self.tensors(), other.tensors(), strict=True):
+            total.copy_(parts[0]).add_(parts[1])
+        return result
+
     def tensors(self) -> list[Tensor]:
         """All sums, for processes to add."""
         return [self.count, self.sum, self.products, self.lost_sum, self.lost_products]
@@ -83,27 +90,36 @@ class InputMoments:
         return moments.addr_(self.mean_lost, self.mean, alpha=-1) if centered else moments
 
 
-def make_good(
-    weight: Tensor, columns: list[Tensor], moments: list[Tensor], lost: list[Tensor]
-) -> Tensor:
-    """Weights whose outputs on the inputs at hand are nearest to those on the float model's inputs.
+def make_good(weight: Tensor, fit: InputMoments, held: InputMoments, centered: bool) -> Tensor:
+    """Weights whose outputs on the inputs at hand are nearer to those on the float model's inputs.
 
     With W the weight, X the inputs at hand and X + D those of the float model, it is
-    W + W D Xᵀ (X Xᵀ + λ)⁻¹, which minimizes ‖W (X + D) − W′ X‖² + λ ‖W − W′‖².
+    W + W D Xᵀ (X Xᵀ + λ)⁻¹, which minimizes ‖W (X + D) − W′ X‖² + λ ‖W − W′‖². The λ is that of
+    least error on other pictures, or beyond all where none helps there.
 
     Args:
-        weight: filters ``(F, N)``, float32.
-        columns: as in :func:`compensate`.
-        moments: of the inputs of each group ``(C, C)``.
-        lost: of what these lack and the inputs, each ``(C, C)``.
+        weight: ``(F, C)``, float32.
+        fit: moments of inputs that λ is tried with.
+        held: of those that it is judged by.
+        centered: about their means.
     """
-    result = weight.clone()
-    for places, own, missing in zip(columns, moments, lost, strict=True):
-        damped = own.clone()
-        damped.diagonal().add_(_damping(own))
-        wanted = weight[:, places] @ missing
-        result[:, places] += torch.cholesky_solve(wanted.T, torch.linalg.cholesky(damped)).T
-    return result
+    if held.count == 0:
+        return weight
+    moments, wanted = held.matrix(centered), weight @ held.lost_matrix(centered)
+    best, least = None, 0.0
+    for share in _LOST_DAMPING:
+        change = _change(weight, fit, share, centered)
+        error = float((change * (change @ moments - 2 * wanted)).sum())
+        if error < least:
+            best, least = share, error
+    return weight if best is None else weight + _change(weight, fit + held, best, centered)
+
+
+def _change(weight: Tensor, inputs: InputMoments, share: float, centered: bool) -> Tensor:
+    damped = inputs.matrix(centered)
+    damped.diagonal().add_(_damping(damped, share))
+    wanted = weight @ inputs.lost_matrix(centered)
+    return torch.cholesky_solve(wanted.T, torch.linalg.cholesky(damped)).T
 
 
 @dataclass(frozen=True)
@@ -197,13 +213,13 @@ def _inverse_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
     variance = moments.diagonal()
     order = variance.argsort(descending=True)
     damped = moments[order][:, order]
-    damped.diagonal().add_(_damping(moments))
+    damped.diagonal().add_(_damping(moments, _DAMPING))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     return order, torch.linalg.cholesky(inverse, upper=True)
 
 
-def _damping(moments: Tensor) -> float:
-    return float(_DAMPING * moments.diagonal().mean()) or 1.0
+def _damping(moments: Tensor, share: float) -> float:
+    return float(share * moments.diagonal().mean()) or 1.0
 
 
 def _one_pass(rest: Tensor, factor: Tensor, limit: Tensor, scale: Tensor) -> Tensor:

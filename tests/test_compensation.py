@@ -37,17 +37,52 @@ def test_moments_of_what_inputs_lack():
     torch.testing.assert_close(moments.lost_matrix(True), wanted, rtol=1e-3, atol=1e-3)
 
 
+def inputs_and_exact(x, exact):
+    moments = InputMoments(x.shape[1])
+    moments.add(x, exact)
+    return moments
+
+
+def test_sums_of_moments():
+    x, exact = torch.randn(2, 50, 3)
+    both = inputs_and_exact(x[:20], exact[:20]) + inputs_and_exact(x[20:], exact[20:])
+    for found, wanted in zip(both.tensors(), inputs_and_exact(x, exact).tensors(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_making_good_for_inputs_that_are_too_small():
     # Inputs that are a half of the exact ones: twice the weight, but for the damping of 0.1.
-    exact = torch.randn(500, 3)
-    moments = InputMoments(3)
-    moments.add(exact / 2, exact)
-    weight, columns = torch.tensor([[1.0, -2.0, 0.0]]), [torch.arange(3)]
-    own = torch.eye(3)
-    found = make_good(weight, columns, [own], [own])
-    torch.testing.assert_close(found, weight + weight / 1.1)
-    found = make_good(weight, columns, [moments.matrix(False)], [moments.lost_matrix(False)])
-    torch.testing.assert_close(found, weight * 2, rtol=0.06, atol=0.06)
+    exact = torch.tensor([[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]])
+    moments = inputs_and_exact(exact / 2, exact)
+    weight = torch.tensor([[1.0, -2.0]])
+    torch.testing.assert_close(make_good(weight, moments, moments, True), weight + weight / 1.1)
+    assert torch.equal(make_good(weight, moments, InputMoments(2), True), weight)  # none to judge
+
+
+def test_what_does_not_help_on_other_pictures_is_left_alone():
+    x = torch.randn(60, 40)
+    weight = torch.randn(8, 40)
+    fit = inputs_and_exact(x[:30], x[:30] + torch.randn(30, 40))
+    held = inputs_and_exact(x[30:], x[30:] + torch.randn(30, 40))
+    assert torch.equal(make_good(weight, fit, held, True), weight)  # nothing but noise
+
+
+def test_weights_follow_what_inputs_lack():
+    exact = correlated_inputs(40)
+    x = exact @ (torch.eye(40) + 0.1 * torch.randn(40, 40)) + 0.1 * torch.randn_like(exact)
+    weight = torch.randn(8, 40)
+    found = make_good(
+        weight,
+        inputs_and_exact(x[:3000], exact[:3000]),
+        inputs_and_exact(x[3000:], exact[3000:]),
+        True,
+    )
+
+    def error(w):
+        lost = exact @ weight.T - x @ w.T
+        return float((lost - lost.mean(0)).square().sum())
+
+    assert error(found) < 0.5 * error(weight)
 
 
 def test_an_error_moves_to_the_weight_of_the_same_input_by_hand():

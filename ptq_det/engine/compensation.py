@@ -3,7 +3,6 @@
 import copy
 import itertools
 import logging
-import os
 from collections.abc import Iterable
 
 import torch
@@ -18,9 +17,9 @@ from .layer_inputs import LayerInputs, column_groups, is_transposed
 
 __all__ = ["compensate_model"]
 
-_STEPS = int(
-    os.environ.get("STEPS", 8)
-)  # groups of layers, each of which sees the errors of those before
+_Moments = tuple[InputMoments, InputMoments]  # of most pictures, and of those that judge them
+_HELD = 4  # every so manieth batch judges
+_STEPS = 8  # in which layers are compensated, each with the errors of those before it
 
 
 @torch.no_grad()
@@ -76,42 +75,40 @@ def _steps(names: list[str]) -> list[list[str]]:
     return [names[i : i + size] for i in range(0, len(names), size)]
 
 
-def _moments(layers, inputs: LayerInputs, calls) -> dict[str, list[InputMoments]]:
-    """Moments of the inputs of each layer, one for each group of its columns."""
-    moments = {
-        name: [
-            InputMoments(len(columns), layer.weight.device)
-            for columns in column_groups(layer)[: 1 if is_transposed(layer) else None]
-        ]
-        for name, layer in layers.items()
-    }
-    for name, own, exact in inputs.pairs({name: calls[name] for name in layers}):
+def _moments(layers, inputs: LayerInputs, calls) -> dict[str, list[_Moments]]:
+    """Moments of the inputs of each layer, for each group of its columns."""
+    moments = {}
+    for name, layer in layers.items():
+        groups = column_groups(layer)[: 1 if is_transposed(layer) else None]
+        device = layer.weight.device
+        moments[name] = [tuple(InputMoments(len(g), device) for _ in range(2)) for g in groups]
+    for batch, name, own, exact in inputs.pairs({name: calls[name] for name in layers}):
+        held = batch % _HELD == _HELD - 1
         if is_transposed(layers[name]):
-            moments[name][0].add(own, exact)
+            moments[name][0][held].add(own, exact)
             continue
         for each, columns in zip(moments[name], column_groups(layers[name]), strict=True):
-            each.add(own[:, columns], exact[:, columns])
+            each[held].add(own[:, columns], exact[:, columns])
     if comm.get_world_size() > 1:
-        for each in itertools.chain.from_iterable(moments.values()):
+        for each in itertools.chain(*itertools.chain(*moments.values())):
             for tensor in each.tensors():
                 torch.distributed.all_reduce(tensor)
     return moments
 
 
-def _compensate_layer(layer: TernaryLayer, inputs: list[InputMoments]) -> tuple[float, float]:
+def _compensate_layer(layer: TernaryLayer, inputs: list[_Moments]) -> tuple[float, float]:
     columns = [each.to(layer.weight.device) for each in column_groups(layer)]
     if len(inputs) < len(columns):
         inputs = inputs * len(columns)
     norm = getattr(layer, "norm", None)
     removes_mean = layer.bias is not None or isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    moments = [each.matrix(removes_mean) for each in inputs]
     weight = layer.to_filters(layer.weight).float().clone()
+    wanted = weight.clone()
+    for places, (fit, held) in zip(columns, inputs, strict=True):
+        wanted[:, places] = make_good(weight[:, places], fit, held, removes_mean)
+    seen = [fit + held for fit, held in inputs]
+    moments = [each.matrix(removes_mean) for each in seen]
     state = layer.ternary
-    wanted = weight
-    if any(each.lost_products.any() for each in inputs):
-        wanted = make_good(
-            weight, columns, moments, [each.lost_matrix(removes_mean) for each in inputs]
-        )
     found = compensate(wanted, columns, moments, state.sparsity, state.quantizer.by_filter)
     layer.weight.copy_(layer.from_filters(found.latent))
     if layer.scale is not None:
@@ -119,8 +116,8 @@ def _compensate_layer(layer: TernaryLayer, inputs: list[InputMoments]) -> tuple[
     if layer.bias is not None:
         codes, scale = layer.codes_and_scale()
         value = state.quantizer.dequantize(codes, scale)
-        means, means_lost = (torch.empty(weight.shape[1], device=weight.device) for _ in range(2))
-        for places, each in zip(columns, inputs, strict=True):
+        means, means_lost = torch.empty_like(weight[0]), torch.empty_like(weight[0])
+        for places, each in zip(columns, seen, strict=True):
             means[places], means_lost[places] = each.mean, each.mean_lost
         mean_error = (weight - value) @ means + weight @ means_lost
         # Of a transposed convolution, each output has only its own part of the kernel.

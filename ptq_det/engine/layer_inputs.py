@@ -65,10 +65,10 @@ class LayerInputs:
             self._run(self._models[1], batch, 0, names, count)
         return counts
 
-    def pairs(self, calls: dict[str, int]) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Names of layers with samples of their inputs ``(samples, C)``, in both models.
+    def pairs(self, calls: dict[str, int]) -> Iterator[tuple[int, str, Tensor, Tensor]]:
+        """Number of a batch, name of a layer, and samples of its inputs in both ``(samples, C)``.
 
-        Where the two models disagree about the number of inputs, the first has both.
+        Where the two models disagree about the number of inputs, the first model's stand for both.
 
         Args:
             calls: how often each of the layers is called.
@@ -90,7 +90,7 @@ class LayerInputs:
                 exact = found[1].get(name, [])
                 if [len(x) for x in inputs] != [len(x) for x in exact]:
                     exact = inputs
-                yield name, torch.cat(inputs), torch.cat(exact)
+                yield index, name, torch.cat(inputs), torch.cat(exact)
 
     def _run(self, model, batch, seed, names, note: Callable, proposals=None):
         """Forward of a batch; gives the proposals that were made."""
