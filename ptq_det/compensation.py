@@ -2,7 +2,9 @@
 
 Rounding one weight after the other, each error is made good by the weights that are not rounded
 yet, as far as their inputs go along with its own (GPTQ, Frantar et al., arXiv 2210.17323,
-equations 2 and 3, whose rounding is that to ternary codes here).
+equations 2 and 3, whose rounding is that to ternary codes here). What the layers before have lost
+is made good first, as far as the outputs on the inputs at hand can be those on the float model's
+(the aim of GPTAQ, Li et al., arXiv 2504.02692).
 """
 
 import math
