@@ -105,7 +105,7 @@ def make_good(weight: Tensor, fit: InputMoments, held: InputMoments, centered: b
         held: of those that it is judged by.
         centered: about their means.
     """
-    if held.count == 0:
+    if fit.count == 0 or held.count == 0:
         return weight
     moments, wanted = held.matrix(centered), weight @ held.lost_matrix(centered)
     best, least = None, 0.0

@@ -56,7 +56,9 @@ def test_making_good_for_inputs_that_are_too_small():
     moments = inputs_and_exact(exact / 2, exact)
     weight = torch.tensor([[1.0, -2.0]])
     torch.testing.assert_close(make_good(weight, moments, moments, True), weight + weight / 1.1)
-    assert torch.equal(make_good(weight, moments, InputMoments(2), True), weight)  # none to judge
+    none = InputMoments(2)
+    assert torch.equal(make_good(weight, moments, none, True), weight)
+    assert torch.equal(make_good(weight, none, moments, True), weight)
 
 
 def test_what_does_not_help_on_other_pictures_is_left_alone():

@@ -51,7 +51,8 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
     for names in _steps(list(calls)):
         moments = _moments({name: layers[name] for name in names}, inputs, calls)
         for name in names:
-            errors.append(_compensate_layer(layers[name], moments.pop(name)))
+            if any(each.count for each in moments[name][0]):  # pictures reached it
+                errors.append(_compensate_layer(layers[name], moments.pop(name)))
             _take_over(current.get_submodule(name), layers[name])
             progress.update()
     progress.close()

@@ -148,4 +148,4 @@ def _samples(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _places(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(count, (min(count, _SAMPLES),), generator=generator)
+    return torch.randint(max(1, count), (min(count, _SAMPLES),), generator=generator)

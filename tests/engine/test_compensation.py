@@ -1,3 +1,4 @@
+import itertools
 import logging
 
 import pytest
@@ -86,6 +87,20 @@ def test_convolutions_of_other_kinds_stay_as_they_are(cfg):
     before = [layer.weight.clone() for layer in model]
     compensate_model(model, [torch.randn(1, 4, 8, 8)], 1)
     assert all(torch.equal(layer.weight, b) for layer, b in zip(model, before, strict=True))
+
+
+def test_layers_that_no_picture_reaches_stay_as_they_are(cfg):
+    model = build_model(cfg)
+    batches = [batch for batch, _ in zip(build_resumable_train_loader(cfg), range(4), strict=False)]
+    for picture in itertools.chain(*batches):
+        picture["instances"] = picture["instances"][:0]  # no boxes, so none for the mask head
+    ternarize(model, cfg)
+    layers = ternary_layers(model)
+    before = {name: layer.weight.clone() for name, layer in layers.items()}
+    compensate_model(model, batches, 4)
+    assert all(layer.weight.isfinite().all() for layer in layers.values())
+    equal = {name for name, layer in layers.items() if torch.equal(layer.weight, before[name])}
+    assert equal == {name for name in layers if "mask_head" in name}
 
 
 def test_it_happens_before_the_first_iteration_alone(cfg, monkeypatch):
