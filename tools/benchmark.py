@@ -4,6 +4,7 @@
 python tools/benchmark.py train     time of a training step, ternary over float
 python tools/benchmark.py size      bytes of the codec beside other compressors; time of loading
 python tools/benchmark.py inference time and memory of each engine beside stock Detectron2
+python tools/benchmark.py difference how sure a difference in AP of evaluated models is
 """
 
 import argparse
@@ -13,7 +14,12 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from ptq_det.benchmarks import benchmark_inference, benchmark_size, benchmark_train
+from ptq_det.benchmarks import (
+    benchmark_difference,
+    benchmark_inference,
+    benchmark_size,
+    benchmark_train,
+)
 
 CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
 
@@ -44,6 +50,14 @@ def main():
     )  # fmt: skip
     run.add_argument("--ap", action="store_true", help="evaluate every engine on the data set too")
     run.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the model's config")
+    pair = parts.add_parser("difference", help="how sure a difference in AP is")
+    pair.add_argument("--dataset", required=True, help="what was evaluated")
+    pair.add_argument(
+        "--predictions", nargs="+", required=True,
+        help="OUTPUT_DIR/inference/coco_instances_results.json of a model, or of one a seed",
+    )  # fmt: skip
+    pair.add_argument("--baseline", nargs="+", required=True, help="as many, of the other model")
+    pair.add_argument("--samples", type=int, default=2000, help="how often pictures are drawn")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     if args.part == "train":
@@ -55,6 +69,8 @@ def main():
         result = benchmark_inference(
             args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts
         )
+    elif args.part == "difference":
+        result = benchmark_difference(args.dataset, args.predictions, args.baseline, args.samples)
     else:
         result = benchmark_size(args.config_file, args.opts, args.rounds)
     print(json.dumps(result))
