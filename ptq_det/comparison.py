@@ -106,21 +106,27 @@ def compare(
 
 
 def table_of(results: list[Result]) -> str:
-    """A row a run; differences are to the first run."""
-    first = results[0]
+    """A row a run; differences are to the first run.
+
+    A run whose model finds nothing at all has no AP (Detectron2 evaluates it to not a number).
+    """
+    first, tasks = results[0], _tasks(results)
     rows = [
         [
             result.name,
             f"{100 * result.zeros:.1f} %",
             f"{result.bits_per_weight:.2f}",
             f"{result.bytes / MIB:.2f}",
-            *(f"{ap:.1f}" for ap in result.ap.values()),
-            *("" if result is first else f"{result.ap[t] - first.ap[t]:+.1f}" for t in first.ap),
+            *(f"{_ap(result, task):.1f}" for task in tasks),
+            *(
+                "" if result is first else f"{_ap(result, task) - _ap(first, task):+.1f}"
+                for task in tasks
+            ),
         ]
         for result in results
     ]
-    tasks = {"bbox": "box AP", "segm": "mask AP"}
-    names = [tasks.get(task, task) for task in first.ap]
+    titles = {"bbox": "box AP", "segm": "mask AP"}
+    names = [titles.get(task, task) for task in tasks]
     headers = ["run", "zeros", "bits per weight", "MiB", *names]
     headers += [f"{name} to {first.name}" for name in names]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
@@ -132,14 +138,14 @@ def draw_comparison(results: list[Result], path: str) -> None:
     A panel a task. Beside a Mask R-CNN R50-FPN stand the differences that others published for
     theirs, on COCO.
     """
-    tasks = list(results[0].ap)
+    tasks = _tasks(results)
     figure, axes = plt.subplots(
         1, len(tasks), figsize=(5 * len(tasks), 4), layout="constrained", squeeze=False
     )
     for axis, task in zip(axes[0], tasks, strict=True):
         axis.axhline(0, color="gray", linestyle="--", label=results[0].name)
         for result in results[1:]:
-            difference = result.ap[task] - results[0].ap[task]
+            difference = _ap(result, task) - _ap(results[0], task)
             axis.plot(result.bytes / MIB, difference, "o", label=result.name)
         if abs(results[0].bytes / _MASK_RCNN_BYTES - 1) < _SAME_MODEL:
             for name, (mark, size, differences) in _PUBLISHED.items():
@@ -152,6 +158,15 @@ def draw_comparison(results: list[Result], path: str) -> None:
     with replacing(path) as scratch:
         figure.savefig(scratch, dpi=120, format="png")
     plt.close(figure)
+
+
+def _tasks(results: list[Result]) -> list[str]:
+    """All tasks in order; a model that finds nothing is not evaluated on masks."""
+    return list(dict.fromkeys(task for result in results for task in result.ap))
+
+
+def _ap(result: Result, task: str) -> float:
+    return result.ap.get(task, float("nan"))
 
 
 def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:

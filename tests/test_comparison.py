@@ -58,6 +58,21 @@ def test_table_and_picture(tmp_path):
     assert np.ptp(cv2.imread(str(tmp_path / "plot.png"))) > 100
 
 
+@pytest.mark.parametrize("blind_first", [False, True])
+def test_a_model_that_finds_nothing_has_a_row_and_no_ap(blind_first, tmp_path):
+    seeing = Result("PTQ", [], 0.8, 0.88, 5 << 20, {"bbox": 29.0, "segm": 23.5})
+    blind = Result(
+        "one shot", [], 0.8, 0.88, 5 << 20, {"bbox": float("nan")}
+    )  # as Detectron2 has it
+    results = [blind, seeing] if blind_first else [seeing, blind]
+    lines = {line.split("|")[1].strip(): line for line in table_of(results).splitlines()[2:]}
+    cells = {name: [c.strip() for c in line.split("|")[5:-1]] for name, line in lines.items()}
+    assert cells["PTQ"][:2] == ["29.0", "23.5"]
+    assert cells["one shot"][:2] == ["nan", "nan"]
+    draw_comparison(results, str(tmp_path / "plot.png"))
+    assert (tmp_path / "plot.png").exists()
+
+
 @pytest.mark.parametrize("text", ["[", "- a", "a: [b]", "{}", "a: 3"])
 def test_runs_of_another_form_are_refused(text, tmp_path):
     (tmp_path / "runs.yaml").write_text(text)
