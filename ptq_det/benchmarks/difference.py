@@ -78,9 +78,8 @@ def benchmark_difference(
     draws = np.vstack([np.ones(pictures, dtype=draws.dtype), draws])  # first the data set itself
 
     result, rows = {}, []
-    for task in _TASKS:
-        if not all("segmentation" in side[0] for pair in pairs for side in pair) and task == "segm":
-            continue
+    with_masks = all("segmentation" in side[0] for pair in pairs for side in pair)
+    for task in ("bbox", "segm") if with_masks else ("bbox",):
         ap = np.empty((len(pairs), 2, len(draws)))  # pair, side, draw
         for pair, side in tqdm(list(np.ndindex(ap.shape[:2])), desc=f"drawing, {_TASKS[task]} AP"):
             classes = match_detections(truth, pairs[pair][side], task)
