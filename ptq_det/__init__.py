@@ -11,12 +11,12 @@ except ImportError as error:
 
 from . import data, modeling  # noqa: F401  (they register with Detectron2)
 from .config import add_ternary_config
-from .convert import ternarize
-from .engine.checkpoint import register_safetensors
-from .engine.hooks import PTQHook
-from .engine.trainer import TernaryTrainer
 from .inference import load_packed
 from .packing import pack_model, packed_config
+from .ternary.ternarize import ternarize
+from .training.checkpoint import register_safetensors
+from .training.hooks import PTQHook
+from .training.trainer import TernaryTrainer
 
 __all__ = [
     "PTQHook",

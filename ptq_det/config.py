@@ -35,7 +35,7 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.SHIFT_BITS = 4
 
     # Bits, 2 to 8, of the activations at the inputs of quantized layers behind a ReLU (PACT,
-    # ptq_det/activations.py), from PRUNE_END on; 0 leaves them in float.
+    # ptq_det/ternary/activations.py), from PRUNE_END on; 0 leaves them in float.
     cfg.TERNARY.ACTIVATION_BITS = 0
 
     # Target fraction of zeros among the codes, in [0, 1). PTQ only: the threshold of TWN and TTQ
@@ -84,12 +84,12 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.DECAY_TOWARD = "codes"
 
     # Batches of training pictures that are looked at before the first iteration, to let each
-    # layer's weights make good what others lose by rounding (compensation.py); 0 for none, as in a
+    # layer's weights make good what others lose by rounding (compensation/); 0 for none, as in a
     # pruning stage (PRUNE_END above 0), which would use these weights in float. At most as many
     # as there are iterations. PTQ only.
     cfg.TERNARY.COMPENSATION = 24
 
-    # Weight of the distillation losses (engine/distillation.py), whose teacher is the float model
+    # Weight of the distillation losses (training/distillation.py), whose teacher is the float model
     # in MODEL.WEIGHTS; 0 for none.
     cfg.TERNARY.DISTILLATION = 0.0
 

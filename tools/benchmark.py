@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from ptq_det.benchmarks import (
+from ptq_det.commands.benchmarks import (
     benchmark_difference,
     benchmark_inference,
     benchmark_size,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from ptq_det.comparison import compare, draw_comparison, read_runs, table_of
+from ptq_det.commands.compare import compare, draw_comparison, read_runs, table_of
 from ptq_det.errors import InputError
 
 

@@ -10,9 +10,9 @@ import warnings
 
 from detectron2.utils.logger import setup_logger
 
+from ptq_det.commands.draw import draw_predictions, predictor_of
 from ptq_det.errors import InputError
 from ptq_det.inference import ENGINES
-from ptq_det.visualization import draw_predictions, predictor_of
 
 
 def main():

@@ -10,7 +10,7 @@ import argparse
 import torch
 
 from ptq_det.data.weights import WEIGHTS_FOLDER
-from ptq_det.engine.checkpoint import save_int8_weights
+from ptq_det.training.checkpoint import save_int8_weights
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

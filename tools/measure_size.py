@@ -13,13 +13,13 @@ import warnings
 
 from detectron2.utils.logger import setup_logger
 
-from ptq_det.classification import NETWORKS, build_classifier, classifier_config
-from ptq_det.engine.preflight import check_datasets, check_weights, read_config
+from ptq_det.commands.classification import NETWORKS, build_classifier, classifier_config
 from ptq_det.errors import InputError
 from ptq_det.files import replacing
 from ptq_det.inference import calibrate_packed
 from ptq_det.packing.report import draw_sizes, measure_size
 from ptq_det.packing.source import packed_from_checkpoint, packed_from_model
+from ptq_det.training.preflight import check_datasets, check_weights, read_config
 
 
 def parse():

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from ptq_det.demo import run_demo
+from ptq_det.commands.demo import run_demo
 
 CONFIG = Path(__file__).parents[1] / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
 

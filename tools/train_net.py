@@ -13,19 +13,19 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ptq_det import TernaryTrainer
-from ptq_det.convert import check_trained
-from ptq_det.engine.evaluation import evaluate_with_augmentation
-from ptq_det.engine.preflight import (
+from ptq_det.errors import InputError
+from ptq_det.inference import load_for_evaluation
+from ptq_det.inference.evaluation import evaluate_with_augmentation
+from ptq_det.settings import TernarySettings
+from ptq_det.ternary.norms import fold_norms
+from ptq_det.ternary.ternarize import check_trained
+from ptq_det.training.preflight import (
     check_datasets,
     check_device,
     check_weights,
     find_config_file,
     read_config,
 )
-from ptq_det.errors import InputError
-from ptq_det.inference import load_for_evaluation
-from ptq_det.norms import fold_norms
-from ptq_det.settings import TernarySettings
 
 
 def setup(args):

@@ -12,8 +12,8 @@ from torch import nn
 from ..errors import InputError
 from ..packing import PackedModel
 from ..packing.architecture import build_architecture
-from .convert import UnsupportedModelError, to_int8
-from .layers import saturates
+from .int8.convert import UnsupportedModelError, to_int8
+from .int8.layers import saturates
 
 __all__ = ["ENGINES", "build_int8", "load_for_evaluation", "load_packed"]
 

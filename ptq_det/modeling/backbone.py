@@ -9,7 +9,7 @@ from detectron2.modeling.backbone.fpn import (
     build_retinanet_resnet_fpn_backbone,
 )
 
-from ..convert import ternarize
+from ..ternary.ternarize import ternarize
 
 __all__ = [
     "build_ternary_resnet_backbone",

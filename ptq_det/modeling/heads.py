@@ -13,7 +13,7 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 
-from ..convert import ternarize
+from ..ternary.ternarize import ternarize
 
 __all__ = [
     "TernaryCascadeROIHeads",

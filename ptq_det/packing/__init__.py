@@ -2,7 +2,7 @@
 
 from .codec import CodecError, decode_codes, encode_codes
 from .container import PackedFileError
-from .model import PackedModel, pack_model, packed_config
+from .packed_model import PackedModel, pack_model, packed_config
 
 __all__ = [
     "CodecError",

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..convert import make_plain
+from ..ternary.ternarize import make_plain
 from .container import PackedFileError
 
 __all__ = ["build_architecture"]

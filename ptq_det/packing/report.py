@@ -13,10 +13,10 @@ import torch
 from tabulate import tabulate
 
 from ..files import replacing
-from ..statistics import code_entropy
+from ..ternary.statistics import code_entropy
 from .container import Container
-from .layers import PackedLayer
-from .model import PackedModel
+from .packed_layer import PackedLayer
+from .packed_model import PackedModel
 
 __all__ = ["LayerSize", "SizeReport", "draw_sizes", "measure_size"]
 

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from ..convert import unwrap
-from ..layers import TernaryLayer
-from ..norms import norm_factor_and_shift
-from .model import pack_layers
+from ..ternary.layers import TernaryLayer
+from ..ternary.norms import norm_factor_and_shift
+from ..ternary.ternarize import unwrap
+from .packed_model import pack_layers
 
 __all__ = ["round_to_packed"]
 

@@ -8,10 +8,10 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..convert import ternarize, ternary_layers
-from ..norms import fold_norms
+from ..ternary.norms import fold_norms
+from ..ternary.ternarize import ternarize, ternary_layers
 from .container import is_packed
-from .model import PackedModel
+from .packed_model import PackedModel
 
 __all__ = ["packed_from_checkpoint", "packed_from_model"]
 

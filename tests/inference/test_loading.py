@@ -10,7 +10,7 @@ from detectron2.structures import Boxes
 from ptq_det import load_packed, pack_model, ternarize
 from ptq_det.errors import InputError
 from ptq_det.inference import calibrate, calibrate_packed, load_for_evaluation
-from ptq_det.inference.backbone import Int8FPN
+from ptq_det.inference.int8.backbone import Int8FPN
 from ptq_det.inference.ranges import Quantization
 from ptq_det.packing import PackedFileError, PackedModel
 from ptq_det.packing.architecture import build_architecture

@@ -5,7 +5,7 @@ from detectron2 import model_zoo
 from detectron2.modeling import build_model
 
 from ptq_det import add_ternary_config, ternarize
-from ptq_det.convert import ternary_layers
+from ptq_det.ternary.ternarize import ternary_layers
 
 
 def zoo(name):

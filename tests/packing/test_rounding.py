@@ -1,8 +1,8 @@
 import torch
 
 from ptq_det import load_packed, pack_model
-from ptq_det.convert import ternary_layers
 from ptq_det.packing.rounding import round_to_packed
+from ptq_det.ternary.ternarize import ternary_layers
 
 
 def test_rounding_makes_packing_exact(model, cfg, picture, tmp_path, assert_same_function):

@@ -2,8 +2,8 @@ import torch
 from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
-from ptq_det.convert import ternary_layers
 from ptq_det.packing.source import packed_from_checkpoint
+from ptq_det.ternary.ternarize import ternary_layers
 
 
 def save(model, path):

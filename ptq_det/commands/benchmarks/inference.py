@@ -1,0 +1,241 @@
+"""Time and memory of a packed model on each engine, beside stock Detectron2."""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.data.transforms import ResizeTransform
+from detectron2.modeling import build_model
+from tabulate import tabulate
+from torch import nn
+from tqdm import tqdm
+
+from ...errors import InputError
+from ...inference import build_int8, calibrate_packed
+from ...inference.int8.layers import saturates
+from ...packing import PackedModel
+from ...ternary.ternarize import make_plain
+from ...training.preflight import check_datasets
+from ...training.trainer import TernaryTrainer
+
+__all__ = ["benchmark_inference"]
+
+MIB = 2**20
+_ENGINES = ("stock", "channels-last", "float", "int8")
+_PARTS = {  # time of these modules, less that of those inside them which are here too
+    "backbone": "backbone and FPN",
+    "proposal_generator.rpn_head": "RPN's layers",
+    "proposal_generator": "proposals",
+    "head": "RetinaNet's layers",
+    "roi_heads.box_pooler": "pooling for boxes",
+    "roi_heads.box_head": "box head",
+    "roi_heads.mask_pooler": "pooling for masks",
+    "roi_heads.mask_head": "mask head",
+    "roi_heads": "box predictions",
+}
+_REST = "masks pasted, and the rest"
+
+
+def benchmark_inference(
+    path: str,
+    dataset: str,
+    sizes: list[tuple[int, int]],
+    pictures: int,
+    rounds: int,
+    with_ap: bool,
+    overrides: list[str],
+) -> dict:
+    """Time the same pictures on each engine, in turn; print tables.
+
+    ``stock`` is Detectron2's model in float32 with norms of its own, ``channels-last`` the same
+    in that memory format, ``float`` and ``int8`` the engines of :func:`ptq_det.load_packed`.
+
+    Args:
+        path: packed detector; calibrated on the data set first if it is not yet.
+        dataset: registered data set that the pictures are from.
+        sizes: heights and widths to scale them to, in pixels; the first is the headline's.
+        pictures: how many.
+        rounds: how often each is predicted on each engine, after one to warm up.
+        with_ap: evaluate each engine on the whole data set too, at the model's own size.
+        overrides: keys and values that override the model's config.
+
+    Returns:
+        What the last line of JSON has; times and memory are of the first size.
+
+    Raises:
+        InputError: the file or the data set cannot be used.
+    """
+    check_datasets([dataset])
+    packed = PackedModel.read(path)
+    if packed.architecture != ["detectron2"]:
+        raise InputError(f"{path} holds no detector")
+    cfg = packed.cfg()
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
+    packed.config = cfg.dump()
+    if not packed.ranges:
+        calibrate_packed(packed, dataset)
+    models = {
+        "stock": _stock(packed, cfg),
+        "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
+        "float": packed.build("cpu"),
+        "int8": build_int8(packed, "cpu"),
+    }
+    files = [record["file_name"] for record in DatasetCatalog.get(dataset)[:pictures]]
+    results = []
+    for size in sizes:
+        batches = [_picture(file, size, cfg) for file in files]
+        results.append(_time(models, batches, rounds, size))
+    seconds, parts = results[0]
+    memory = _peak_memory(packed, cfg, files[0], sizes[0])
+    rows = [[name, memory[name], memory[name] / memory["stock"]] for name in memory]
+    print("\nPeak memory of a process that loads the model and predicts one picture")
+    print(tabulate(rows, ["engine", "MiB", "over stock"], floatfmt=".2f", tablefmt="github"))
+    result = {
+        "cpu": _cpu_name(),
+        "vnni": not saturates(),
+        "threads": torch.get_num_threads(),
+        "size": list(sizes[0]),
+        "speedup": seconds["stock"] / seconds["int8"],
+        "speedup_backbone": parts["stock"]["backbone and FPN"] / parts["int8"]["backbone and FPN"],
+        "latency_ms": {name: 1000 * value for name, value in seconds.items()},
+        "peak_mib": memory,
+    }
+    if with_ap:
+        cfg.DATASETS.TEST = (dataset,)
+        result["ap"] = {
+            name: {task: values["AP"] for task, values in TernaryTrainer.test(cfg, model).items()}
+            for name, model in models.items()
+        }
+    return result
+
+
+def _stock(packed: PackedModel, cfg: CfgNode) -> nn.Module:
+    model = build_model(cfg)
+    make_plain(model)
+    model.load_state_dict(packed.state_dict(), strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def _picture(file: str, size: tuple[int, int], cfg: CfgNode) -> list[dict]:
+    image = read_image(file, cfg.INPUT.FORMAT)
+    image = ResizeTransform(*image.shape[:2], *size).apply_image(image)
+    tensor = torch.as_tensor(image.astype("float32").transpose(2, 0, 1).copy())
+    return [{"image": tensor, "height": size[0], "width": size[1]}]
+
+
+def _time(
+    models: dict[str, nn.Module], batches: list, rounds: int, size: tuple[int, int]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Median seconds of a picture by engine, and median seconds of each part by engine."""
+    seconds, parts = defaultdict(list), {name: defaultdict(list) for name in models}
+    with torch.no_grad():
+        for round_ in tqdm(range(rounds + 1), desc="rounds, the first to warm up"):
+            for batch in batches:
+                for name, model in models.items():
+                    total, each = _timed(model, batch)
+                    if round_:
+                        seconds[name].append(total)
+                        for part, value in each.items():
+                            parts[name][part].append(value)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    split = {
+        name: {part: statistics.median(values) for part, values in each.items()}
+        for name, each in parts.items()
+    }
+    rows = [
+        [
+            name,
+            1000 * median[name],
+            1000 * (max(values) - min(values)),
+            1 / median[name],
+            median["stock"] / median[name],
+        ]
+        for name, values in seconds.items()
+    ]
+    headers = ["engine", "latency ms", "spread ms", "pictures/s", "stock over it"]
+    print(f"\nPictures of {size[0]} x {size[1]}, {torch.get_num_threads()} threads")
+    print(tabulate(rows, headers, floatfmt=(".0f", ".0f", ".0f", ".2f", ".2f"), tablefmt="github"))
+    names = list(split["stock"])
+    rows = [[part, *(1000 * split[name].get(part, 0.0) for name in models)] for part in names]
+    print("\nms by part")
+    print(tabulate(rows, ["part", *models], floatfmt=".0f", tablefmt="github"))
+    return median, split
+
+
+def _timed(model: nn.Module, batch: list[dict]) -> tuple[float, dict[str, float]]:
+    """Seconds of a prediction, and of its parts."""
+    spent: dict[str, float] = {}
+    handles = []
+    for name in _PARTS:
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            continue
+        handles += _stopwatch(name, module, spent)
+    start = time.perf_counter()
+    model(batch)
+    total = time.perf_counter() - start
+    for handle in handles:
+        handle()
+    own = {}
+    for name, value in spent.items():
+        inside = [other for other in spent if other.startswith(f"{name}.")]
+        own[_PARTS[name]] = value - sum(spent[other] for other in inside)
+    own[_REST] = total - sum(own.values())
+    return total, own
+
+
+def _stopwatch(name: str, module: nn.Module, spent: dict[str, float]) -> list[Callable]:
+    started = []
+
+    def start(module, args):
+        started.append(time.perf_counter())
+
+    def stop(module, args, output):
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - started.pop()
+
+    return [
+        module.register_forward_pre_hook(start).remove,
+        module.register_forward_hook(stop).remove,
+    ]
+
+
+def _peak_memory(
+    packed: PackedModel, cfg: CfgNode, file: str, size: tuple[int, int]
+) -> dict[str, float]:
+    """MiB of a fresh process for each engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {"packed": f"{folder}/m.safetensors", "stock": f"{folder}/m.pth"}
+        packed.write(paths["packed"])
+        torch.save({"model": packed.state_dict()}, paths["stock"])
+        Path(folder, "config.yaml").write_text(cfg.dump())
+        torch.save(_picture(file, size, cfg), f"{folder}/picture.pt")
+        found = {}
+        for engine in _ENGINES:
+            kind = "packed" if engine in ("float", "int8") else "stock"
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", "ptq_det.commands.benchmarks.peak_memory",
+                 engine, paths[kind], folder, str(torch.get_num_threads())],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            found[engine] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,203 @@
+"""Several fine-tunings of one config, evaluated from their packed files: a table and a picture."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import yaml
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from tabulate import tabulate
+
+from ..errors import InputError
+from ..files import replacing
+from ..packing import PackedModel
+from ..packing.report import measure_size
+from ..packing.source import packed_from_checkpoint
+from ..training.preflight import check_datasets, read_config
+from ..training.trainer import TernaryTrainer
+
+__all__ = ["Result", "compare", "draw_comparison", "read_runs", "table_of"]
+
+MIB = 2**20
+_MASK_RCNN_BYTES, _SAME_MODEL = 177.8e6, 0.02
+# Mark, bytes of the file as published, and AP less that of the float model; from Kill-the-Bits' and
+# Permute-Quantize-Finetune's READMEs and the abstract of arXiv 2107.10998v5 (which names no task).
+_PUBLISHED = {
+    "Kill-the-Bits": ("kx", 6.65e6, {"bbox": 33.9 - 37.9, "segm": 30.8 - 34.6}),
+    "PQF": ("k+", 6.65e6, {"bbox": 36.3 - 37.9, "segm": 33.5 - 34.6}),
+    "PTQ's abstract": ("k*", 5e6, {"bbox": -2.8}),
+}
+
+
+@dataclass
+class Result:
+    """What a run came to; of a float run, the file is the model in float32.
+
+    Attributes:
+        overrides: keys and values that the run overrides.
+        zeros: fraction of zeros among the codes.
+        bits_per_weight: of the coded codes.
+        bytes: size of the packed file.
+        ap: box and mask AP by task, e.g. ``{"bbox": 23.8, "segm": 25.3}``.
+    """
+
+    name: str
+    overrides: list[str]
+    zeros: float
+    bits_per_weight: float
+    bytes: int
+    ap: dict[str, float]
+
+
+def read_runs(path: str) -> dict[str, list[str]]:
+    """Read a YAML file of runs: name → overrides of the config, ``[key, value, …]``.
+
+    Raises:
+        InputError: the file is not there, or not of that form.
+    """
+    try:
+        runs = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"runs {path!r} cannot be read: {error}") from error
+    fits = isinstance(runs, dict) and runs
+    if not fits or not all(isinstance(v, list) and len(v) % 2 == 0 for v in runs.values()):
+        raise InputError(f"{path} must map names of runs to lists of keys and values")
+    return {str(name): [str(item) for item in overrides] for name, overrides in runs.items()}
+
+
+def compare(
+    config_file: str, runs: dict[str, list[str]], overrides: list[str], output: str
+) -> list[Result]:
+    """Fine-tune and evaluate each run; what a stopped comparison has finished is kept.
+
+    A run with ``SOLVER.MAX_ITER 0`` is not fine-tuned: its weights are ternarized in one shot, or
+    with ``TERNARY.ENABLED False`` evaluated as they are.
+
+    Args:
+        config_file: config that the runs have in common.
+        runs: as :func:`read_runs` gives them.
+        overrides: keys and values that override the config in all runs.
+        output: folder with a folder for each run.
+
+    Raises:
+        InputError: a value of a config, or what it names, cannot be used.
+    """
+    results = []
+    for name, own in runs.items():
+        cfg = _config(config_file, [*overrides, *own], str(Path(output) / name))
+        file = Path(cfg.OUTPUT_DIR) / "result.json"
+        if file.exists():
+            result = Result(**json.loads(file.read_text()))
+            if result.overrides != [*overrides, *own]:
+                raise InputError(
+                    f"{file} is the result of other overrides: {' '.join(result.overrides)}; "
+                    "remove its folder, or give the run another name"
+                )
+        else:
+            logging.getLogger("ptq_det").info("Run %s: %s", name, " ".join(own))
+            result = _run(cfg, name, [*overrides, *own])
+            with replacing(file) as scratch:
+                scratch.write_text(json.dumps(asdict(result), indent=1) + "\n")
+        results.append(result)
+    return results
+
+
+def table_of(results: list[Result]) -> str:
+    """A row a run; differences are to the first run.
+
+    A run whose model finds nothing at all has no AP (Detectron2 evaluates it to not a number).
+    """
+    first, tasks = results[0], _tasks(results)
+    rows = [
+        [
+            result.name,
+            f"{100 * result.zeros:.1f} %",
+            f"{result.bits_per_weight:.2f}",
+            f"{result.bytes / MIB:.2f}",
+            *(f"{_ap(result, task):.1f}" for task in tasks),
+            *(
+                "" if result is first else f"{_ap(result, task) - _ap(first, task):+.1f}"
+                for task in tasks
+            ),
+        ]
+        for result in results
+    ]
+    titles = {"bbox": "box AP", "segm": "mask AP"}
+    names = [titles.get(task, task) for task in tasks]
+    headers = ["run", "zeros", "bits per weight", "MiB", *names]
+    headers += [f"{name} to {first.name}" for name in names]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def draw_comparison(results: list[Result], path: str) -> None:
+    """Write a picture of AP, as difference to the first run, against the size of the file.
+
+    A panel a task. Beside a Mask R-CNN R50-FPN stand the differences that others published for
+    theirs, on COCO.
+    """
+    tasks = _tasks(results)
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(5 * len(tasks), 4), layout="constrained", squeeze=False
+    )
+    for axis, task in zip(axes[0], tasks, strict=True):
+        axis.axhline(0, color="gray", linestyle="--", label=results[0].name)
+        for result in results[1:]:
+            difference = _ap(result, task) - _ap(results[0], task)
+            axis.plot(result.bytes / MIB, difference, "o", label=result.name)
+        if abs(results[0].bytes / _MASK_RCNN_BYTES - 1) < _SAME_MODEL:
+            for name, (mark, size, differences) in _PUBLISHED.items():
+                if task in differences:
+                    label = f"{name} (COCO, published)"
+                    axis.plot(size / MIB, differences[task], mark, label=label)
+        axis.set(xlabel="MiB of the file", ylabel=f"{task} AP less that of {results[0].name}")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="small")  # the one with all published points
+    with replacing(path) as scratch:
+        figure.savefig(scratch, dpi=120, format="png")
+    plt.close(figure)
+
+
+def _tasks(results: list[Result]) -> list[str]:
+    """All tasks in order; a model that finds nothing is not evaluated on masks."""
+    return list(dict.fromkeys(task for result in results for task in result.ap))
+
+
+def _ap(result: Result, task: str) -> float:
+    return result.ap.get(task, float("nan"))
+
+
+def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
+    cfg = read_config(config_file, overrides)
+    cfg.OUTPUT_DIR = output
+    check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    Path(output).mkdir(parents=True, exist_ok=True)
+    return cfg
+
+
+def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:
+    packed = None
+    if cfg.SOLVER.MAX_ITER == 0 and not cfg.TERNARY.ENABLED:
+        model = TernaryTrainer.build_model(cfg).eval()
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        evaluated = TernaryTrainer.test(cfg, model)
+    elif cfg.SOLVER.MAX_ITER == 0:
+        packed, _ = packed_from_checkpoint(cfg)
+        evaluated = TernaryTrainer.test(cfg, packed.build(cfg.MODEL.DEVICE))
+    else:
+        trainer = TernaryTrainer(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+        evaluated, model = trainer._last_eval_results, trainer.model
+        if cfg.TERNARY.ENABLED:
+            packed = PackedModel.read(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
+    if packed is None:
+        size = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+        zeros, bits = 0.0, 32.0
+    else:
+        report = measure_size(packed)
+        size, zeros, bits = report.file_bytes, report.sparsity, report.bits_per_weight
+    ap = {task: float(figures["AP"]) for task, figures in evaluated.items()}
+    return Result(name, overrides, zeros, bits, size, ap)

@@ -1,0 +1,299 @@
+"""A model as one packed file, and back."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
+
+from ..config import add_ternary_config
+from ..errors import InputError
+from ..ternary.activations import fix_input
+from ..ternary.layers import TernaryLayer
+from ..ternary.norms import find_norms
+from ..ternary.ternarize import ternary_layers, unwrap
+from .architecture import build_architecture
+from .container import Container, PackedFileError
+from .packed_layer import PackedLayer, pack_layer
+from .ranges import checked_ranges
+
+__all__ = ["PackedModel", "pack_layers", "pack_model", "packed_config"]
+
+_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_THREADS = 2
+_PARTS = ("codes", "weight", "scale", "step", "shifts", "bias")
+
+
+def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
+    """Write a ternary model to one file, which :func:`ptq_det.load_packed` makes a model
+    of again.
+
+    Ternary layers are stored as codes and scales, batch norms are folded into scale and bias, and
+    layers that are not ternary are stored as ``TERNARY.FLOAT_LAYERS`` says. The file appears when
+    it is whole.
+
+    Args:
+        model: a model with ternary layers.
+        cfg: the config it was built from; stored without ``MODEL.WEIGHTS`` and ``OUTPUT_DIR``.
+        path: file to write; by convention its name ends in ``.safetensors``.
+
+    Raises:
+        InputError: the model has no ternary layers.
+        OSError: the file cannot be written; a file that was there before is left as it was.
+    """
+    PackedModel.of(model, cfg).write(path)
+
+
+def packed_config(path: str | os.PathLike) -> CfgNode:
+    """The config of a packed model, ready for ``DefaultPredictor``: its weights are the file.
+
+    Raises:
+        FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
+    """
+    cfg = PackedModel.read(path, weights=False).cfg()
+    cfg.MODEL.WEIGHTS = os.fspath(path)
+    cfg.MODEL.DEVICE = _default_device()
+    return cfg
+
+
+@dataclass
+class PackedModel:
+    """What a packed file holds, in memory.
+
+    Attributes:
+        layers: by the layer's name in the model.
+        tensors: parameters and buffers that belong to no such layer, by name.
+        config: YAML of the model's config.
+        architecture: "detectron2", or "torchvision" and the model's name.
+        classes: names of the classes, where they are known.
+        path: file it was read from.
+        ranges: of the activations, where it was calibrated (:mod:`ptq_det.inference`).
+    """
+
+    layers: dict[str, PackedLayer]
+    tensors: dict[str, np.ndarray]
+    config: str
+    architecture: list = field(default_factory=lambda: ["detectron2"])
+    classes: list[str] = field(default_factory=list)
+    path: str = ""
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, cfg: CfgNode, architecture: list | None = None) -> "PackedModel":
+        """The packed form of a model; ``cfg`` and errors as :func:`pack_model` has them."""
+        model = unwrap(model)
+        if not ternary_layers(model):
+            raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
+        architecture = architecture or ["detectron2"]
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()  # as which layers take weights that are ternary already as they are
+        layers = pack_layers(model, cfg.TERNARY.FLOAT_LAYERS)
+        for module, training in modes:
+            module.training = training
+        others = _other_tensors(model, layers)
+        if architecture[0] != "detectron2":
+            return cls(layers, others, CfgNode({"TERNARY": cfg.TERNARY}).dump(), architecture)
+        return cls(layers, others, _config_text(cfg), architecture, _class_names(cfg))
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the file; it appears when it is whole."""
+        tensors, fields = dict(self.tensors), {}
+        for name, layer in self.layers.items():
+            fields[name] = layer.to_metadata()
+            tensors |= {f"{name}.{part}": value for part, value in layer.to_tensors().items()}
+        metadata = {
+            "architecture": json.dumps(self.architecture),
+            "config": self.config,
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "layers": json.dumps(fields, separators=(",", ":")),
+        }
+        if self.ranges:
+            metadata["ranges"] = json.dumps(self.ranges, separators=(",", ":"))
+        Container(tensors, metadata).write(path)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, weights: bool = True) -> "PackedModel":
+        """Read a file; errors as :func:`ptq_det.load_packed` has them.
+
+        Args:
+            weights: decode the layers; without, only the config and the names are read.
+        """
+        local = PathManager.get_local_path(os.fspath(path))
+        container = Container.read(local)
+        try:
+            texts = container.metadata
+            fields = json.loads(texts["layers"])
+            architecture, classes = json.loads(texts["architecture"]), json.loads(texts["classes"])
+            ranges = checked_ranges(path, json.loads(texts.get("ranges", "{}")))
+            tensors = container.tensors if weights else {}
+            parts = {
+                name: {p: tensors.pop(f"{name}.{p}") for p in _PARTS if f"{name}.{p}" in tensors}
+                for name in fields
+            }
+
+            def decode(name):
+                try:
+                    return PackedLayer.from_file(fields[name], parts[name])
+                except ValueError as error:
+                    raise PackedFileError(path, f"layer {name!r}: {error}") from error
+
+            with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
+                names = list(fields) if weights else []
+                layers = dict(zip(names, pool.map(decode, names), strict=True))
+            config, name = texts["config"], os.fspath(path)
+            return cls(layers, tensors, config, architecture, classes, name, ranges)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PackedFileError(path, f"its header lacks {error}") from error
+        except json.JSONDecodeError as error:
+            raise PackedFileError(path, f"its header is no JSON ({error})") from error
+
+    def cfg(self) -> CfgNode:
+        """The config of the model."""
+        cfg = get_cfg()
+        add_ternary_config(cfg)
+        try:
+            stored = CfgNode(yaml.safe_load(self.config))
+            cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
+            cfg.merge_from_other_cfg(stored)
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError) as error:
+            raise PackedFileError(self.path, f"its config cannot be read ({error})") from error
+        return cfg
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by the keys of a plain checkpoint; a folded norm becomes one that only shifts."""
+        weights = {name: torch.from_numpy(value) for name, value in self.tensors.items()}
+        for name, layer in self.layers.items():
+            weights[f"{name}.weight"] = layer.weight()
+            bias = layer.float_bias()
+            if layer.norm is None:
+                if bias is not None:
+                    weights[f"{name}.bias"] = bias
+                continue
+            one = torch.ones(len(bias))
+            weights |= {
+                f"{layer.norm}.weight": one,
+                f"{layer.norm}.bias": bias,
+                f"{layer.norm}.running_mean": torch.zeros_like(one),
+                f"{layer.norm}.running_var": one - layer.norm_eps,
+            }
+        return weights
+
+    @property
+    def float_bytes(self) -> int:
+        """Size of the same model in float32, its norms included."""
+        return 4 * sum(tensor.numel() for tensor in self.state_dict().values())
+
+    def fix_inputs(self, model: nn.Module) -> None:
+        """Let the layers of a plain model quantize their inputs as the packed ones say."""
+        for name, layer in self.layers.items():
+            module = _submodule(model, name)
+            if layer.activation_bits and module is not None:
+                fix_input(module, layer.activation_bits, layer.clip)
+
+    @torch.no_grad()
+    def build(self, device: str | torch.device | None = None) -> nn.Module:
+        """A model with these weights; folded norms are gone from it."""
+        model = build_architecture(self.architecture, self.cfg, self.path)
+        expected = set(model.state_dict())
+        for name, layer in self.layers.items():
+            module = _submodule(model, name)
+            if not isinstance(module, _LAYERS) or module.weight.shape != layer.shape:
+                raise PackedFileError(self.path, f"its config has no such layer as {name!r}")
+            expected -= {f"{name}.weight", f"{name}.bias"}
+            bias = layer.float_bias()
+            if (bias is None) != (module.bias is None) and layer.norm is None:
+                raise PackedFileError(self.path, f"the bias of {name!r} does not fit its config")
+            module.weight = nn.Parameter(layer.weight(), requires_grad=False)
+            if bias is not None:
+                module.bias = nn.Parameter(bias, requires_grad=False)
+            if layer.norm is not None:
+                expected -= {key for key in expected if key.startswith(f"{layer.norm}.")}
+                _remove_norm(model, layer.norm, self.path)
+        if expected != set(self.tensors):
+            unlike = sorted(expected ^ set(self.tensors))
+            raise PackedFileError(self.path, f"its tensors do not fit its config: {unlike[0]!r}")
+        weights = {name: torch.from_numpy(value) for name, value in self.tensors.items()}
+        try:
+            model.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            raise PackedFileError(self.path, f"it does not fit its config ({error})") from error
+        self.fix_inputs(model)
+        model.requires_grad_(False)
+        return model.eval().to(device or _default_device())
+
+
+@torch.no_grad()
+def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
+    """The packed form of every convolution and linear layer of a model, by name."""
+    norms = find_norms(model)
+    modules = dict(model.named_modules())
+    layers = {}
+    for name, module in modules.items():
+        if isinstance(module, _LAYERS) and (isinstance(module, TernaryLayer) or _is_plain(module)):
+            norm = norms.get(name)
+            layers[name] = pack_layer(module, float_layers, norm, modules.get(norm))
+    return layers
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer keeps nothing but weight and bias."""
+    return set(dict(module.named_parameters(recurse=False))) <= {"weight", "bias"}
+
+
+def _other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
+    parts = ("weight", "bias", "scale", "pact.clip")
+    inside = [f"{name}.{part}" for name in layers for part in parts]
+    folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
+    return {
+        name: tensor.detach().cpu().numpy()
+        for name, tensor in model.state_dict().items()
+        if name not in inside and not (folded and name.startswith(folded))
+    }
+
+
+def _config_text(cfg: CfgNode) -> str:
+    """The config without what tells of the place where it was packed."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = ""
+    cfg.OUTPUT_DIR = "./output"
+    return cfg.dump()
+
+
+def _class_names(cfg: CfgNode) -> list[str]:
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        metadata = MetadataCatalog.get(name)
+        if name in DatasetCatalog and not metadata.get("thing_classes"):
+            try:
+                DatasetCatalog.get(name)  # COCO files tell their classes when they are read
+            except OSError:  # the data are elsewhere
+                continue
+        if metadata.get("thing_classes"):
+            return list(metadata.thing_classes)
+    return []
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _remove_norm(model: nn.Module, name: str, path: str) -> None:
+    parent, _, attribute = name.rpartition(".")
+    owner = _submodule(model, parent)
+    if owner is None or getattr(owner, attribute, None) is None:
+        raise PackedFileError(path, f"its config has no such norm as {name!r}")
+    setattr(owner, attribute, None if isinstance(owner, nn.Conv2d) else nn.Identity())

@@ -1,0 +1,238 @@
+"""Convolutions and linear layers whose forward pass uses a ternary weight.
+
+Each is a subclass of the layer it replaces, with the same attributes and checkpoint keys: the
+parameter ``weight`` is the latent weight. An official checkpoint loads into it, and its state dict
+loads into the layer it replaced.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d
+from torch import Tensor, nn
+
+from ..quantizers import Quantizer
+from .filters import from_filters, to_filters
+from .network_threshold import NetworkThreshold
+from .schedule import Stage
+from .straight_through import Decay, forward_weight, substitute
+
+__all__ = ["TernaryConv2d", "TernaryConvTranspose2d", "TernaryLayer", "TernaryLinear"]
+
+
+@dataclass
+class TernaryState:
+    """What a ternary layer knows beside its parameters; not saved.
+
+    Attributes:
+        stage: stage of the fine-tuning; None outside of one, where a weight that is ternary
+            already is taken as it is and any other is ternarized.
+        sparsity: target fraction of zeros.
+        ratio: fraction of the target that is asked for now (pruning stage).
+        network: what gives the network's pruning threshold; None for the layer's own.
+        loaded: whether a checkpoint has filled the weight since the layer became ternary.
+    """
+
+    quantizer: Quantizer
+    sparsity: float
+    decay: Decay
+    stage: Stage | None = None
+    ratio: float = 1.0
+    network: NetworkThreshold | None = None
+    loaded: bool = False
+    cache: "_Cache" = field(default_factory=lambda: _Cache())
+
+
+class _Cache:
+    """The forward weight last computed. Copies and pickles of a model start without it."""
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self):
+        self.key = self.value = None
+
+    def __deepcopy__(self, memo):
+        return _Cache()
+
+    def __reduce__(self):
+        return _Cache, ()
+
+
+class TernaryLayer:
+    """What the ternary layers have in common; mixed into the layer it replaces.
+
+    Attributes:
+        ternary: the layer's :class:`TernaryState`.
+        scale: a parameter ``(S, G)`` where the quantizer learns its scale, else None.
+    """
+
+    ternary: TernaryState
+    scale: nn.Parameter | None
+
+    def to_filters(self, weight: Tensor) -> Tensor:
+        """The weight as a matrix of filters ``(F, N)``, one output channel a row."""
+        return to_filters(weight)
+
+    def from_filters(self, filters: Tensor) -> Tensor:
+        """The reverse of :meth:`to_filters`."""
+        return from_filters(filters, self.weight.shape)
+
+    def forward_weight(self) -> Tensor:
+        """The weight that the forward pass uses, shape and dtype of ``weight``.
+
+        Computed once for each value of the latent weight, however often the layer is called: once
+        in evaluation, once a step in training. A layer that is called on several feature maps
+        gets one gradient, and one decay.
+        """
+        state = self.ternary
+        key = (
+            self.weight._version,
+            self.weight.data_ptr(),
+            None if self.scale is None else self.scale._version,
+            torch.is_grad_enabled() and self.weight.requires_grad,
+            self.training,
+            state.stage,
+            state.ratio,
+        )
+        if state.cache.key != key:
+            state.cache.value = self._compute_forward_weight()
+            state.cache.key = key
+        return state.cache.value
+
+    @torch.no_grad()
+    def snap(self) -> bool:
+        """Set the latent weight to its ternary weight; its codes are its signs from then on.
+
+        Returns:
+            False if it was ternary before.
+        """
+        filters = self.to_filters(self.weight).float()
+        if self.ternary.quantizer.is_quantized(filters):
+            return False
+        value, _ = self._quantize(filters, Stage.TERNARY)
+        self.weight.copy_(self.from_filters(value))
+        return True
+
+    @torch.no_grad()
+    def codes_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Codes ``(F, N)`` and scale ``(S, G)``, float32, as things stand now."""
+        filters = self.to_filters(self.weight).float()
+        stage = self.current_stage(filters)
+        codes = self._codes(filters, stage)
+        quantizer = self.ternary.quantizer
+        if stage is Stage.FROZEN:
+            return codes, quantizer.scale_of_quantized(filters, codes)
+        if self.scale is not None:
+            return codes, self.scale.detach()
+        return codes, quantizer.scale(filters, codes)
+
+    @torch.no_grad()
+    def codes_and_value(self) -> tuple[Tensor, Tensor]:
+        """Codes (int8) and ternary weight (float32), shape of ``weight``, as things stand now."""
+        codes, scale = self.codes_and_scale()
+        value = self.ternary.quantizer.dequantize(codes, scale)
+        return self.from_filters(codes.to(torch.int8)), self.from_filters(value)
+
+    @torch.no_grad()
+    def start_scale(self) -> None:
+        """Set a learned scale to its closed form."""
+        quantizer, filters = self.ternary.quantizer, self.to_filters(self.weight).float()
+        self.scale.copy_(quantizer.scale(filters, self._codes(filters, Stage.TERNARY)))
+
+    def current_stage(self, filters: Tensor) -> Stage:
+        """The stage whose rule the forward pass follows now."""
+        if self.ternary.stage is not None:
+            return self.ternary.stage
+        if not self.training and self.ternary.quantizer.is_quantized(filters):
+            return Stage.FROZEN
+        return Stage.TERNARY
+
+    def _codes(self, filters: Tensor, stage: Stage) -> Tensor:
+        if stage is Stage.FROZEN:
+            return self.ternary.quantizer.codes_of_quantized(filters)
+        state = self.ternary
+        threshold = None if state.network is None else state.network.of(self)
+        return state.quantizer.codes(filters, state.sparsity * state.ratio, threshold)
+
+    def _quantize(self, filters: Tensor, stage: Stage):
+        codes = self._codes(filters, stage)
+        scale = None if self.scale is None else self.scale.detach()
+        return forward_weight(
+            filters, codes, scale, self.ternary.quantizer, stage, self.ternary.decay
+        )
+
+    def _compute_forward_weight(self) -> Tensor:
+        with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
+            filters = self.to_filters(self.weight.detach()).float()
+            value, rule = self._quantize(filters, self.current_stage(filters))
+            value = self.from_filters(value).to(self.weight.dtype)
+
+        def weight_rule(grad):
+            # A step follows, and a fused optimizer's step leaves no trace in the weight's version.
+            self.ternary.cache.clear()
+            with torch.autocast(grad.device.type, enabled=False):
+                latent_grad, scale_grad = rule(self.to_filters(grad).float())
+            return self.from_filters(latent_grad).to(grad.dtype), scale_grad
+
+        return substitute(value, self.weight, self.scale, weight_rule)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        found = prefix + "weight" in state_dict
+        no_scale = self.scale is not None and prefix + "scale" not in state_dict
+        if no_scale:  # a float checkpoint: not a missing key, the scale follows from the weight
+            state_dict[prefix + "scale"] = self.scale.detach().clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.ternary.loaded = self.ternary.loaded or found
+        if no_scale:
+            del state_dict[prefix + "scale"]
+            self.start_scale()
+
+    def train(self, mode: bool = True):
+        self.ternary.cache.clear()
+        return super().train(mode)
+
+
+class TernaryConv2d(TernaryLayer, Conv2d):
+    """A ternary ``torch.nn.Conv2d``, or Detectron2's with norm and activation."""
+
+    def forward(self, x):
+        x = self._conv_forward(x, self.forward_weight(), self.bias)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x
+
+
+class TernaryConvTranspose2d(TernaryLayer, nn.ConvTranspose2d):
+    """A ternary ``torch.nn.ConvTranspose2d``; its output channels are on dimension 1."""
+
+    def to_filters(self, weight):
+        return to_filters(weight, self.groups)
+
+    def from_filters(self, filters):
+        return from_filters(filters, self.weight.shape, self.groups)
+
+    def forward(self, x, output_size=None):
+        padding = self._output_padding(
+            x, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+        )
+        return F.conv_transpose2d(
+            x,
+            self.forward_weight(),
+            self.bias,
+            self.stride,
+            self.padding,
+            padding,
+            self.groups,
+            self.dilation,
+        )
+
+
+class TernaryLinear(TernaryLayer, nn.Linear):
+    """A ternary ``torch.nn.Linear``."""
+
+    def forward(self, x):
+        return F.linear(x, self.forward_weight(), self.bias)

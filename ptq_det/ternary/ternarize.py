@@ -1,0 +1,200 @@
+"""Makes the layers of a model ternary, in place."""
+
+import fnmatch
+from dataclasses import dataclass, field, fields
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from ..errors import InputError, UntrainedLayersError
+from ..quantizers import QuantizerOptions, build_quantizer
+from ..settings import TernarySettings
+from .activations import keep_input, layers_after_relu, quantize_input
+from .layers import (
+    TernaryConv2d,
+    TernaryConvTranspose2d,
+    TernaryLayer,
+    TernaryLinear,
+    TernaryState,
+)
+from .network_threshold import NetworkThreshold
+from .straight_through import Decay
+
+__all__ = [
+    "Conversion",
+    "check_trained",
+    "make_plain",
+    "ternarize",
+    "ternary_layers",
+    "unwrap",
+]
+
+_TERNARY_TYPES = {
+    nn.Conv2d: TernaryConv2d,
+    Conv2d: TernaryConv2d,
+    nn.ConvTranspose2d: TernaryConvTranspose2d,
+    nn.Linear: TernaryLinear,
+}
+
+
+@dataclass
+class Conversion:
+    """What :func:`ternarize` did, by the full names of the layers.
+
+    Attributes:
+        converted: target sparsity of each layer that became ternary.
+        already: layers that were ternary before.
+        skipped: why each other layer with a weight stays in float.
+        weights: number of ternary weights, over all of them.
+    """
+
+    converted: dict[str, float] = field(default_factory=dict)
+    already: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    weights: int = 0
+
+    def __str__(self):
+        lines = [
+            f"Ternary layers: {len(self.converted) + len(self.already)} "
+            f"({self.weights / 1e6:.2f} M weights); {len(self.skipped)} stay in float:"
+        ]
+        lines += [f"  {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper for several processes, or the model itself."""
+    return model.module if isinstance(model, (DataParallel, DistributedDataParallel)) else model
+
+
+def ternary_layers(model: nn.Module) -> dict[str, TernaryLayer]:
+    """The ternary layers of a model by name; a wrapper for several processes is looked through."""
+    model = unwrap(model)
+    return {n: m for n, m in model.named_modules() if isinstance(m, TernaryLayer)}
+
+
+def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
+    """Make the chosen Conv2d, ConvTranspose2d and Linear layers of a model ternary, in place.
+
+    Every module object, parameter object and checkpoint key is kept. Layers that are ternary
+    already are left as they are, so a second call does nothing.
+
+    Args:
+        model: the model, or a part of one.
+        cfg: full config; its node ``TERNARY`` says which layers and how.
+        prefix: full name of the part with a dot at its end, e.g. ``"roi_heads."``.
+
+    Returns:
+        What was converted, and what was not and why.
+
+    Raises:
+        InputError: a value in ``TERNARY`` is not allowed, a pattern of ``SPARSITY_OVERRIDES``
+            matches no layer of the whole model, or a chosen layer is frozen.
+    """
+    settings = TernarySettings.from_cfg(cfg)
+    record = Conversion()
+    chosen: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        name = prefix + name
+        if isinstance(module, TernaryLayer):
+            record.already.append(name)
+            record.weights += module.weight.numel()
+            continue
+        reason = _reason_to_skip(name, module, settings)
+        if reason is None:
+            chosen[name] = module
+        elif reason:
+            record.skipped[name] = reason
+
+    _refuse_frozen(chosen)
+    if not prefix:
+        _refuse_idle_overrides(settings, [*chosen, *record.already])
+    positive = layers_after_relu(model) if settings.activation_bits else set()
+    for name, module in chosen.items():
+        _convert(module, settings, settings.sparsity_of(name))
+        if name.removeprefix(prefix) in positive:
+            quantize_input(module, settings.activation_bits)
+        record.converted[name] = module.ternary.sparsity
+        record.weights += module.weight.numel()
+    if settings.threshold == "network":
+        _share_threshold([m for m in model.modules() if isinstance(m, TernaryLayer)], settings)
+    return record
+
+
+def make_plain(model: nn.Module) -> None:
+    """Give ternary layers back the classes they had, in place; weights are left as they are."""
+    plain = {TernaryConv2d: Conv2d, TernaryConvTranspose2d: nn.ConvTranspose2d}
+    for layer in ternary_layers(model).values():
+        keep_input(layer)
+        layer.__class__ = plain.get(type(layer), nn.Linear)
+        del layer.ternary, layer.scale
+
+
+def check_trained(model: nn.Module, cfg: CfgNode) -> None:
+    """Raise :class:`UntrainedLayersError` if a ternary layer was never loaded from a checkpoint.
+
+    Does nothing where ``TERNARY.REQUIRE_TRAINED`` is off.
+    """
+    if not TernarySettings.from_cfg(cfg).require_trained:
+        return
+    names = [name for name, layer in ternary_layers(model).items() if not layer.ternary.loaded]
+    if names:
+        raise UntrainedLayersError(names, cfg.MODEL.WEIGHTS)
+
+
+def _reason_to_skip(name: str, module: nn.Module, settings: TernarySettings) -> str | None:
+    """None for a layer to convert, "" for what is no layer with a weight, else a reason."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
+        return ""
+    if type(module) not in _TERNARY_TYPES:
+        return f"layers of type {type(module).__name__} are not supported"
+    pattern = settings.is_skipped(name)
+    return None if pattern is None else f"TERNARY.SKIP has {pattern!r}"
+
+
+def _refuse_frozen(chosen: dict[str, nn.Module]) -> None:
+    frozen = [name for name, module in chosen.items() if not module.weight.requires_grad]
+    if frozen:
+        raise InputError(
+            f"{len(frozen)} layers to be ternarized are frozen, so they cannot be fine-tuned:\n  "
+            + "\n  ".join(frozen)
+            + "\nLower MODEL.BACKBONE.FREEZE_AT (1 freezes the stem alone), or name them in "
+            "TERNARY.SKIP to keep them in float."
+        )
+
+
+def _refuse_idle_overrides(settings: TernarySettings, names: list[str]) -> None:
+    for pattern, sparsity in settings.sparsity_overrides:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"TERNARY.SPARSITY_OVERRIDES has [{pattern!r}, {sparsity}], but no ternary layer "
+                f"has a name like that; names look like {names[0] if names else '(none)'!r}"
+            )
+
+
+def _share_threshold(layers: list[TernaryLayer], settings: TernarySettings) -> None:
+    layers = [layer for layer in layers if layer.ternary.quantizer.follows_sparsity]
+    shared = NetworkThreshold(layers, settings.sparsity)
+    for layer in layers:
+        layer.ternary.network = shared
+
+
+def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> None:
+    plain = type(module)
+    module.__class__ = _TERNARY_TYPES[plain]
+    if plain is nn.Conv2d:
+        module.norm = module.activation = None
+    options = {field.name: getattr(settings, field.name) for field in fields(QuantizerOptions)}
+    quantizer = build_quantizer(settings.quantizer, **options)
+    decay = Decay(settings.decay, settings.decay_toward == "codes")
+    module.ternary = TernaryState(quantizer, sparsity, decay)
+    module.register_parameter("scale", None)
+    if quantizer.learns_scale:
+        filters = module.to_filters(module.weight.detach())
+        groups = len(filters) if quantizer.by_filter else 1
+        module.scale = nn.Parameter(filters.new_ones(quantizer.signs, groups))
+        module.start_scale()

@@ -1,0 +1,153 @@
+"""The hook that takes the weights from float to ternary during fine-tuning."""
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..compensation.whole_model import compensate_model
+from ..data.loader import build_resumable_train_loader
+from ..errors import InputError
+from ..settings import TernarySettings
+from ..ternary.norms import fold_norms
+from ..ternary.schedule import Stage, pruning_ratio, stage_at
+from ..ternary.statistics import TernaryStatistics
+from ..ternary.ternarize import check_trained, ternarize, ternary_layers, unwrap
+
+__all__ = ["PTQHook"]
+
+
+class PTQHook(HookBase):
+    """Drives the stages prune → ternary → frozen codes, and logs how ternary the model is.
+
+    Works with any trainer of Detectron2. All it does to weights happens before a step and is a
+    function of the iteration and the weights (and, with ``TERNARY.COMPENSATION`` and before the
+    first iteration only, of training pictures), so it may be registered anywhere, needs no state in
+    a checkpoint, and processes agree without a broadcast. ``TernaryTrainer`` places it before the
+    hooks that save and evaluate.
+
+    Scalars in the event storage: ``ternary/sparsity``, ``ternary/bits_per_weight`` (entropy),
+    ``ternary/discrepancy`` (‖w − ŵ‖ / ‖w‖) and ``ternary/sign_flips`` (fraction of codes that
+    changed since they were last logged).
+
+    Args:
+        cfg: full config. A model without ternary layers is ternarized before training.
+        period: iterations between two measurements, as often as Detectron2 writes its metrics.
+    """
+
+    def __init__(self, cfg: CfgNode, period: int = 20):
+        self.cfg = cfg
+        self.settings = TernarySettings.from_cfg(cfg)
+        self.period = period
+        self._codes = None
+        self._stage = None
+        self._logger = logging.getLogger("ptq_det")
+        if not self._logger.isEnabledFor(logging.INFO):  # as DefaultTrainer does for its own
+            setup_logger(name="ptq_det")
+
+    def before_train(self):
+        if not ternary_layers(self.trainer.model):
+            self._ternarize_loaded_model()
+        check_trained(self.trainer.model, self.cfg)
+        fold_norms(unwrap(self.trainer.model))
+        self._layers = ternary_layers(self.trainer.model)
+        self._refuse_unoptimized()
+        self._warn_of_frozen_norms()
+        if self.settings.compensates and self.trainer.start_iter == 0:
+            build = getattr(self.trainer, "build_train_loader", build_resumable_train_loader)
+            # A trial of a few iterations is not to wait for more batches than it trains on.
+            count = min(self.settings.compensation, self.trainer.max_iter)
+            compensate_model(self.trainer.model, build(self.cfg), count)
+
+    def before_step(self):
+        settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter
+        stage = stage_at(iteration, max_iter, settings.prune_end, settings.freeze_start)
+        ratio = pruning_ratio(iteration, max_iter, settings.prune_end)
+        loss_scale = self._loss_scale()
+        for layer in self._layers.values():
+            layer.ternary.stage = stage
+            layer.ternary.ratio = ratio
+            layer.ternary.decay.loss_scale = loss_scale
+            layer.ternary.cache.clear()
+        if stage is not self._stage:
+            self._enter(stage)
+
+    def after_step(self):
+        next_iter = self.trainer.iter + 1
+        if comm.is_main_process() and (
+            next_iter % self.period == 0 or next_iter == self.trainer.max_iter
+        ):
+            self._log()
+
+    def _enter(self, stage: Stage) -> None:
+        self._stage = stage
+        self._logger.info("Iteration %d: stage %s", self.trainer.iter, stage.value)
+        if stage is not Stage.FROZEN:
+            return
+        for layer in self._layers.values():
+            if layer.snap():
+                # The momentum would move weights apart that now share a scale.
+                self.trainer.optimizer.state.pop(layer.weight, None)
+
+    def _log(self) -> None:
+        measured = TernaryStatistics.of(self._layers, self._codes)
+        self._codes = measured.codes
+        scalars = {
+            name: getattr(measured, name)
+            for name in ("sparsity", "bits_per_weight", "discrepancy", "sign_flips")
+        }
+        for name, value in scalars.items():
+            self.trainer.storage.put_scalar(f"ternary/{name}", value, smoothing_hint=False)
+        self._logger.info(
+            "Iteration %d (%s): %s",
+            self.trainer.iter,
+            self._stage.value,
+            ", ".join(f"{name} {value:.4f}" for name, value in scalars.items()),
+        )
+
+    def _loss_scale(self) -> float:
+        """What mixed precision multiplies the loss by, 1 without it."""
+        inner = getattr(self.trainer, "_trainer", self.trainer)
+        scaler = getattr(inner, "grad_scaler", None)
+        return 1.0 if scaler is None else scaler.get_scale()
+
+    def _ternarize_loaded_model(self) -> None:
+        model = self.trainer.model
+        record = ternarize(unwrap(model), self.cfg)
+        self._logger.info("%s", record)
+        for layer in ternary_layers(model).values():
+            layer.ternary.loaded = True  # weights came before; which ones, nobody can tell now
+
+    def _warn_of_frozen_norms(self) -> None:
+        frozen = [
+            name
+            for name, layer in self._layers.items()
+            if isinstance(getattr(layer, "norm", None), FrozenBatchNorm2d)
+            and not layer.ternary.quantizer.folds_norms
+        ]
+        if frozen:
+            self._logger.warning(
+                "%d ternary layers (%s, …) have frozen batch norms, whose statistics are those of "
+                "the float weights. That costs much accuracy: set MODEL.RESNETS.NORM BN, or SyncBN "
+                "on several GPUs.",
+                len(frozen),
+                frozen[0],
+            )
+
+    def _refuse_unoptimized(self) -> None:
+        groups = self.trainer.optimizer.param_groups
+        optimized = {id(p) for group in groups for p in group["params"]}
+        for name, layer in self._layers.items():
+            clip = layer.pact.clip if hasattr(layer, "pact") else None
+            learned = {"scale": layer.scale, "clip of the activations": clip}
+            for what, parameter in learned.items():
+                if parameter is None or id(parameter) in optimized:
+                    continue
+                raise InputError(
+                    f"the learned {what} of {name} is not in the optimizer, because the model "
+                    "became ternary after the optimizer was built. Use TernaryTrainer or the "
+                    "ternary builders, or settings without it."
+                )

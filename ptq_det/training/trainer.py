@@ -1,0 +1,157 @@
+"""Detectron2's default trainer with ternary weights."""
+
+import logging
+import os
+import weakref
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
+from detectron2.modeling import build_model
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+
+from ..data.loader import build_resumable_train_loader
+from ..inference.evaluation import build_evaluator
+from ..packing.packed_model import PackedModel, pack_model
+from ..packing.rounding import round_to_packed
+from ..settings import TernarySettings
+from ..ternary.schedule import Stage
+from ..ternary.ternarize import check_trained, ternarize, ternary_layers
+from .distillation import DistillationHook
+from .hooks import PTQHook
+from .mixed_precision import use_bfloat16, use_channels_last
+from .preflight import check_num_classes
+
+__all__ = ["TernaryTrainer"]
+
+_SEED_STRIDE = 1_009  # between the seeds of two iterations; more than any number of ranks
+
+
+class TernaryTrainer(DefaultTrainer):
+    """:class:`DefaultTrainer` that builds, fine-tunes and evaluates a ternary model.
+
+    With ``TERNARY.ENABLED`` the model is ternarized and a :class:`PTQHook` runs before weights
+    are saved or evaluated. Without it this is a float trainer, for the baseline. Runs on CPU in
+    several processes (gloo) too. With ``SEED >= 0`` a stopped run that is resumed ends with the
+    weights of one that was not stopped.
+
+    Args:
+        cfg: the full config, with the node ``TERNARY``.
+
+    Raises:
+        InputError: a value of the config, or what it names, cannot be used.
+    """
+
+    def __init__(self, cfg):
+        super(DefaultTrainer, self).__init__()
+        # The steps are those of DefaultTrainer.__init__, which cannot wrap a model on the CPU for
+        # several processes and does not let its checkpointer be chosen.
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        check_num_classes(cfg, cfg.DATASETS.TRAIN)
+
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        if on_cpu:
+            use_channels_last(model)
+        if on_cpu and cfg.SOLVER.AMP.ENABLED:
+            use_bfloat16(model)
+        model = create_ddp_model(
+            model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
+        )
+        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED and not on_cpu else SimpleTrainer
+        self._trainer = trainer_class(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg):
+        """Build the model of the config, ternary where ``TERNARY.ENABLED`` says so."""
+        model = build_model(cfg)
+        if cfg.TERNARY.ENABLED:
+            logging.getLogger(__name__).info("%s", ternarize(model, cfg))
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """Build the optimizer that ``TERNARY.OPTIMIZER`` names, with Detectron2's groups."""
+        if TernarySettings.from_cfg(cfg).optimizer == "SGD":
+            return super().build_optimizer(cfg, model)
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+        options = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+        return optimizer(groups, **options, fused=True)
+
+    def build_hooks(self):
+        """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation.
+
+        The last evaluation is that of the packed model, ``model_final.safetensors``.
+        """
+        hooks = super().build_hooks()
+        if TernarySettings.is_ternary_config(self.cfg):
+            after = (PreciseBN, PeriodicCheckpointer, EvalHook)
+            place = next(i for i, hook in enumerate(hooks) if isinstance(hook, after))
+            hooks.insert(place, PTQHook(self.cfg))
+            if self.cfg.TERNARY.DISTILLATION > 0:
+                hooks.insert(place + 1, DistillationHook(self.cfg))
+            place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+            hooks[place] = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        return hooks
+
+    def _evaluate(self):
+        model = self.model
+        if self.iter + 1 >= self.max_iter:
+            path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.safetensors")
+            if comm.is_main_process():
+                pack_model(model, self.cfg, path)
+            comm.synchronize()
+            logging.getLogger(__name__).info("Evaluating the packed model %s", path)
+            model = PackedModel.read(path).build(self.cfg.MODEL.DEVICE)
+        self._last_eval_results = self.test(self.cfg, model)
+        return self._last_eval_results
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        """Build a loader that can start at any iteration."""
+        return build_resumable_train_loader(cfg)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+        """Build the evaluator that the data set's metadata asks for."""
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    def resume_or_load(self, resume=True):
+        """Load the last checkpoint (``resume``) or ``MODEL.WEIGHTS``, as Detectron2 does.
+
+        Raises:
+            UntrainedLayersError: a ternary layer was not loaded and ``REQUIRE_TRAINED`` is set.
+        """
+        super().resume_or_load(resume=resume)
+        self.data_loader.batch_sampler.start = self.start_iter
+        check_trained(self.model, self.cfg)
+
+    def run_step(self):
+        """Run one iteration, with random numbers that depend on seed and iteration alone."""
+        if self.cfg.SEED >= 0:
+            torch.manual_seed(self.cfg.SEED + self.iter * _SEED_STRIDE + comm.get_rank())
+        super().run_step()
+        layers = ternary_layers(self.model).values()
+        last = self.iter + 1 == self.max_iter
+        if last and any(layer.ternary.stage is Stage.FROZEN for layer in layers):
+            # What is saved and evaluated from here on is what a packed file holds.
+            round_to_packed(self.model, self.cfg.TERNARY.FLOAT_LAYERS)

@@ -1,0 +1,26 @@
+import torch
+from detectron2.modeling import build_model
+
+from ptq_det import pack_model, ternarize
+from ptq_det.commands.benchmarks import benchmark_inference
+
+
+def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
+    cfg.DATASETS.TEST = ("few_val",)
+    model = build_model(cfg)
+    ternarize(model, cfg)
+    pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
+    threads = torch.get_num_threads()
+    result = benchmark_inference(
+        str(tmp_path / "m.safetensors"), "few_val", [(64, 64), (32, 64)], 1, 1, True, []
+    )
+    assert torch.get_num_threads() == threads
+    engines = ["stock", "channels-last", "float", "int8"]
+    for figures in ("latency_ms", "peak_mib", "ap"):
+        assert list(result[figures]) == engines
+    assert result["speedup"] == result["latency_ms"]["stock"] / result["latency_ms"]["int8"]
+    assert all(100 < mib < 10_000 for mib in result["peak_mib"].values())
+    assert set(result["ap"]["int8"]) == {"bbox", "segm"}
+    assert isinstance(result["vnni"], bool) and result["cpu"]
+    printed = capsys.readouterr().out
+    assert "Pictures of 32 x 64" in printed and "pooling for masks" in printed

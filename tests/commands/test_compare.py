@@ -1,0 +1,85 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from ptq_det.commands.compare import Result, compare, draw_comparison, read_runs, table_of
+from ptq_det.errors import InputError
+
+RUNS = {
+    "control": ["TERNARY.ENABLED", "False"],
+    "float": ["TERNARY.ENABLED", "False", "SOLVER.MAX_ITER", "0"],
+    "one shot": ["SOLVER.MAX_ITER", "0"],
+    "PTQ": ["TERNARY.SPARSITY", "0.6"],
+}
+
+
+@pytest.fixture
+def setting(cfg, tmp_path):
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "float.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "float.pth")
+    cfg.DATASETS.TEST = ("few_val",)
+    cfg.SOLVER.MAX_ITER = 3
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    return str(tmp_path / "config.yaml"), str(tmp_path / "out")
+
+
+def test_runs_are_trained_packed_and_evaluated_once(setting, tmp_path):
+    config, output = setting
+    results = {result.name: result for result in compare(config, RUNS, [], output)}
+    assert list(results) == list(RUNS)
+    assert results["PTQ"].zeros == pytest.approx(0.6, abs=2e-3)
+    assert results["one shot"].zeros == pytest.approx(0.8, abs=2e-3)
+    file = tmp_path / "out/PTQ/model_final.safetensors"
+    assert results["PTQ"].bytes == file.stat().st_size
+    assert results["control"].bytes == results["float"].bytes > 10 * results["PTQ"].bytes
+    assert set(results["control"].ap) == {"bbox", "segm"}
+    file.unlink()  # a run that has its result is not done again
+    again = compare(config, RUNS, [], output)
+    assert json.dumps([r.__dict__ for r in again]) == json.dumps(
+        [r.__dict__ for r in results.values()]
+    )
+    assert not file.exists()
+    with pytest.raises(InputError, match="result of other overrides"):
+        compare(config, {"PTQ": ["TERNARY.SPARSITY", "0.7"]}, [], output)
+
+
+def test_table_and_picture(tmp_path):
+    first = Result("control", [], 0.0, 32.0, 177_000_000, {"bbox": 30.0, "segm": 25.0})
+    second = Result("PTQ", [], 0.8, 0.88, 5 << 20, {"bbox": 29.0, "segm": 23.5})
+    lines = table_of([first, second]).splitlines()
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
+        "PTQ", "80.0 %", "0.88", "5.00", "29.0", "23.5", "-1.0", "-1.5"
+    ]  # fmt: skip
+    draw_comparison([first, second], str(tmp_path / "plot.png"))
+    assert np.ptp(cv2.imread(str(tmp_path / "plot.png"))) > 100
+
+
+@pytest.mark.parametrize("blind_first", [False, True])
+def test_a_model_that_finds_nothing_has_a_row_and_no_ap(blind_first, tmp_path):
+    seeing = Result("PTQ", [], 0.8, 0.88, 5 << 20, {"bbox": 29.0, "segm": 23.5})
+    blind = Result(
+        "one shot", [], 0.8, 0.88, 5 << 20, {"bbox": float("nan")}
+    )  # as Detectron2 has it
+    results = [blind, seeing] if blind_first else [seeing, blind]
+    lines = {line.split("|")[1].strip(): line for line in table_of(results).splitlines()[2:]}
+    cells = {name: [c.strip() for c in line.split("|")[5:-1]] for name, line in lines.items()}
+    assert cells["PTQ"][:2] == ["29.0", "23.5"]
+    assert cells["one shot"][:2] == ["nan", "nan"]
+    draw_comparison(results, str(tmp_path / "plot.png"))
+    assert (tmp_path / "plot.png").exists()
+
+
+@pytest.mark.parametrize("text", ["[", "- a", "a: [b]", "{}", "a: 3"])
+def test_runs_of_another_form_are_refused(text, tmp_path):
+    (tmp_path / "runs.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"runs\.yaml"):
+        read_runs(str(tmp_path / "runs.yaml"))
+
+
+def test_runs_that_are_not_there_are_refused():
+    with pytest.raises(InputError, match="nowhere"):
+        read_runs("nowhere.yaml")

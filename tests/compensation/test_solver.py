@@ -1,0 +1,151 @@
+import pytest
+import torch
+
+from ptq_det.compensation.solver import (
+    InputMoments,
+    _inverse_factor,
+    _one_pass,
+    compensate,
+    make_good,
+)
+from ptq_det.quantizers import dequantize
+from ptq_det.quantizers.ptq import PTQ
+
+
+def correlated_inputs(size, samples=4000):
+    mixed = torch.randn(samples, size // 4) @ torch.randn(size // 4, size)
+    return mixed + 0.3 * torch.randn(samples, size) + 1.0
+
+
+def moments_of(x, centered=True):
+    moments = InputMoments(x.shape[1])
+    for part in x.split(999):
+        moments.add(part)
+    return moments.matrix(centered)
+
+
+def test_moments():
+    x = correlated_inputs(8)
+    torch.testing.assert_close(moments_of(x), x.T.cov(correction=0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moments_of(x, False), x.T @ x / len(x), rtol=1e-3, atol=1e-3)
+
+
+def test_moments_of_what_inputs_lack():
+    exact = correlated_inputs(6)
+    x = 0.9 * exact + 0.2 * torch.randn_like(exact)
+    moments = InputMoments(6)
+    moments.add(x[:99], exact[:99])
+    moments.add(x[99:], exact[99:])
+    torch.testing.assert_close(moments.mean_lost, (exact - x).mean(0), rtol=1e-3, atol=1e-3)
+    wanted = (exact - x).T @ x / len(x)
+    torch.testing.assert_close(moments.lost_matrix(False), wanted, rtol=1e-3, atol=1e-3)
+    wanted = wanted - torch.outer((exact - x).mean(0), x.mean(0))
+    torch.testing.assert_close(moments.lost_matrix(True), wanted, rtol=1e-3, atol=1e-3)
+
+
+def inputs_and_exact(x, exact):
+    moments = InputMoments(x.shape[1])
+    moments.add(x, exact)
+    return moments
+
+
+def test_sums_of_moments():
+    x, exact = torch.randn(2, 50, 3)
+    both = inputs_and_exact(x[:20], exact[:20]) + inputs_and_exact(x[20:], exact[20:])
+    for found, wanted in zip(both.tensors(), inputs_and_exact(x, exact).tensors(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_making_good_for_inputs_that_are_too_small():
+    # Inputs that are a half of the exact ones: twice the weight, but for the damping of 0.1.
+    exact = torch.tensor([[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]])
+    moments = inputs_and_exact(exact / 2, exact)
+    weight = torch.tensor([[1.0, -2.0]])
+    torch.testing.assert_close(make_good(weight, moments, moments, True), weight + weight / 1.1)
+    none = InputMoments(2)
+    assert torch.equal(make_good(weight, moments, none, True), weight)
+    assert torch.equal(make_good(weight, none, moments, True), weight)
+
+
+def test_what_does_not_help_on_other_pictures_is_left_alone():
+    x = torch.randn(60, 40)
+    weight = torch.randn(8, 40)
+    fit = inputs_and_exact(x[:30], x[:30] + torch.randn(30, 40))
+    held = inputs_and_exact(x[30:], x[30:] + torch.randn(30, 40))
+    assert torch.equal(make_good(weight, fit, held, True), weight)  # nothing but noise
+
+
+def test_weights_follow_what_inputs_lack():
+    exact = correlated_inputs(40)
+    x = exact @ (torch.eye(40) + 0.1 * torch.randn(40, 40)) + 0.1 * torch.randn_like(exact)
+    weight = torch.randn(8, 40)
+    found = make_good(
+        weight,
+        inputs_and_exact(x[:3000], exact[:3000]),
+        inputs_and_exact(x[3000:], exact[3000:]),
+        True,
+    )
+
+    def error(w):
+        lost = exact @ weight.T - x @ w.T
+        return float((lost - lost.mean(0)).square().sum())
+
+    assert error(found) < 0.5 * error(weight)
+
+
+def test_an_error_moves_to_the_weight_of_the_same_input_by_hand():
+    # Inputs 0 and 2 are the same one. Damping adds a tenth of the mean variance of 1 to each.
+    moments = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    order, factor = _inverse_factor(moments)
+    damped = moments[order][:, order] + 0.1 * torch.eye(3)
+    torch.testing.assert_close(factor.T @ factor, damped.inverse())
+    upper = torch.linalg.cholesky((moments + 0.1 * torch.eye(3)).inverse(), upper=True)
+    weight = torch.tensor([[1.0], [0.6], [0.5]])
+    latent = _one_pass(weight, upper, torch.tensor([0.55]), torch.tensor([0.8]))
+    # 1.0 becomes 0.8; of the 0.2 that are lost, the third weight takes 1 / 1.1.
+    assert latent.flatten().tolist() == pytest.approx([1.0, 0.6, 0.5 + 0.2 / 1.1])
+
+
+@pytest.mark.parametrize("by_filter", [True, False])
+@pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.9])
+def test_outputs_are_kept_better_than_in_one_shot(by_filter, sparsity):
+    x = correlated_inputs(144)
+    x -= x.mean(0)
+    weight = torch.randn(32, 144) * (0.5 + torch.rand(32, 1))
+    found = compensate(weight, [torch.arange(144)], [moments_of(x)], sparsity, by_filter)
+
+    def error(latent):
+        quantizer = PTQ(by_filter)
+        codes = quantizer.codes(latent, sparsity)
+        assert codes.eq(0).sum() == round(sparsity * codes.numel())
+        value = dequantize(codes, quantizer.scale(latent, codes))
+        return float((x @ (weight - value).T).square().sum() / (x @ weight.T).square().sum())
+
+    assert found.error_before == pytest.approx(error(weight), rel=0.01)
+    assert found.error == pytest.approx(error(found.latent), rel=0.01)
+    assert error(found.latent) < 0.6 * error(weight)
+
+
+def test_inputs_without_correlation_change_no_code():
+    weight = torch.randn(16, 60)
+    found = compensate(weight, [torch.arange(60)], [torch.eye(60)], 0.7, True)
+    assert torch.equal(PTQ().codes(found.latent, 0.7), PTQ().codes(weight, 0.7))
+    assert found.error == pytest.approx(found.error_before)
+
+
+def test_groups_of_columns_are_apart():
+    x = correlated_inputs(48)
+    weight = torch.randn(16, 96)
+    columns = [torch.arange(0, 96, 2), torch.arange(1, 96, 2)]
+    both = compensate(weight, columns, [moments_of(x)] * 2, 0.5, True)
+    assert both.error < 0.6 * both.error_before
+
+
+def test_inputs_and_filters_of_zeros():
+    weight = torch.randn(8, 12)
+    weight[3] = 0
+    columns = [torch.arange(6), torch.arange(6, 12)]
+    found = compensate(weight, columns, [torch.zeros(6, 6), torch.eye(6)], 0.5, True)
+    assert found.latent.isfinite().all()
+    nothing = compensate(torch.zeros(8, 12), columns, [torch.zeros(6, 6)] * 2, 0.5, True)
+    assert nothing.latent.eq(0).all() and nothing.error == 0

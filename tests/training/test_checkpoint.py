@@ -1,0 +1,51 @@
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from safetensors.torch import save_file
+
+from ptq_det.training.checkpoint import load_weights, save_int8_weights
+
+
+def test_int8_weights_come_back_to_half_a_step(tmp_path):
+    weights = {
+        "conv.weight": torch.randn(8, 4, 3, 3) * torch.logspace(-6, 3, 8).reshape(-1, 1, 1, 1),
+        "zeros.weight": torch.zeros(2, 5),
+        "conv.bias": torch.randn(8),
+        "norm.num_batches_tracked": torch.tensor(7),
+    }
+    path = str(tmp_path / "w.safetensors")
+    save_int8_weights(weights, path)
+    loaded = load_weights(path)
+    assert loaded.keys() == weights.keys()
+    step = weights["conv.weight"].flatten(1).abs().amax(1) / 127
+    error = (loaded["conv.weight"] - weights["conv.weight"]).flatten(1).abs().amax(1)
+    assert (error <= 0.501 * step).all()
+    for name in ("zeros.weight", "conv.bias", "norm.num_batches_tracked"):
+        assert torch.equal(loaded[name], weights[name])
+
+
+def test_a_model_loads_half_precision_safetensors(cfg, tmp_path):
+    source, model = build_model(cfg), build_model(cfg)
+    half = {k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()}
+    save_file(half, tmp_path / "w.safetensors")
+    DetectionCheckpointer(model).load(str(tmp_path / "w.safetensors"))
+    for name, value in model.state_dict().items():
+        assert value.dtype == source.state_dict()[name].dtype
+        torch.testing.assert_close(value, half[name].to(value.dtype))
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"\x80\x04 no safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors is not a readable safetensors file"):
+        load_weights(str(path))
+
+
+def test_pickles_are_still_read_by_detectron2(cfg, tmp_path):
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
+    other = build_model(cfg)
+    DetectionCheckpointer(other).load(str(tmp_path / "w.pth"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)

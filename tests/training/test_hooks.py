@@ -1,0 +1,152 @@
+import json
+import logging
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import DefaultTrainer
+from detectron2.utils.events import EventStorage
+
+from ptq_det import PTQHook, TernaryTrainer
+from ptq_det.errors import InputError, UntrainedLayersError
+from ptq_det.ternary.schedule import Stage
+from ptq_det.ternary.ternarize import ternary_layers
+
+
+class PlainTrainer(DefaultTrainer):
+    """A user's own trainer, which knows nothing of ternary weights."""
+
+    def build_writers(self):
+        return []
+
+
+def codes_of(model):
+    return {n: layer.codes_and_value()[0] for n, layer in ternary_layers(model).items()}
+
+
+def test_works_with_a_default_trainer(cfg):
+    trainer = PlainTrainer(cfg)
+    parameters = [id(p) for p in trainer.model.parameters()]
+    trainer.register_hooks([PTQHook(cfg, period=2)])
+    trainer.train()
+    assert [id(p) for p in trainer.model.parameters()] == parameters
+    codes = torch.cat([c.flatten() for c in codes_of(trainer.model).values()])
+    assert float((codes == 0).float().mean()) == pytest.approx(0.8, abs=0.01)
+    latest = {k: v for k, (v, _) in trainer.storage.latest().items()}
+    assert latest["ternary/sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert 0.5 < latest["ternary/bits_per_weight"] < 1.58
+    assert latest["ternary/discrepancy"] == pytest.approx(0, abs=1e-5)  # frozen: w is ternary
+    assert latest["ternary/sign_flips"] < 1e-4  # a scale near 0 may still change its sign
+
+
+def test_stages_run_in_order_with_a_rising_sparsity(cfg):
+    seen = []
+
+    class Watched(PTQHook):
+        def before_step(self):
+            super().before_step()
+            layer = self._layers["roi_heads.box_head.fc1"]
+            value = layer.forward_weight()
+            kept = value[value != 0].abs()
+            zeros = float((value == 0).float().mean())
+            seen.append((layer.ternary.stage, zeros, len(kept.unique()) <= len(value)))
+
+    trainer = PlainTrainer(cfg)
+    trainer.register_hooks([Watched(cfg)])
+    trainer.train()
+    stages = [stage for stage, _, _ in seen]
+    assert stages == [Stage.PRUNE] * 4 + [Stage.TERNARY] * 5 + [Stage.FROZEN]
+    expected = [0.8 * (1 - (1 - i / 4) ** 3) for i in range(4)] + [0.8] * 6
+    assert [zeros for _, zeros, _ in seen] == pytest.approx(expected, abs=1e-3)
+    assert [one_scale for _, _, one_scale in seen] == [False] * 4 + [True] * 6
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+@pytest.mark.parametrize("quantizer", ["PTQ", "TWN", "TTQ"])
+def test_frozen_codes_stay_while_scales_move(cfg, quantizer, optimizer):
+    cfg.TERNARY.QUANTIZER = quantizer
+    cfg.TERNARY.OPTIMIZER = optimizer
+    cfg.TERNARY.FREEZE_START = 0.5
+    snapshots = []
+
+    class Watched(PTQHook):
+        def before_step(self):
+            super().before_step()
+            fc = self._layers["roi_heads.box_head.fc1"]
+            snapshots.append((codes_of(self.trainer.model), fc.forward_weight().detach().clone()))
+
+    trainer = TernaryTrainer(cfg)
+    trainer._hooks = [h for h in trainer._hooks if not isinstance(h, PTQHook)]
+    trainer.register_hooks([Watched(cfg)])
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    frozen = snapshots[5:]
+    for codes, _ in frozen:
+        assert all(torch.equal(codes[n], frozen[0][0][n]) for n in codes)
+    assert any(not torch.equal(snapshots[4][0][n], snapshots[1][0][n]) for n in frozen[0][0])
+    assert not torch.equal(frozen[0][1], frozen[-1][1])
+
+
+def test_the_final_checkpoint_holds_ternary_values_for_stock_detectron2(cfg):
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    stock = DefaultTrainer.build_model(cfg)
+    DetectionCheckpointer(stock).load(f"{cfg.OUTPUT_DIR}/model_final.pth")
+    for name, layer in ternary_layers(trainer.model).items():
+        weight = stock.get_submodule(name).weight
+        torch.testing.assert_close(weight, layer.forward_weight().detach())
+        assert float((weight == 0).float().mean()) > 0.5
+
+
+def test_metrics_reach_the_json_file(cfg):
+    cfg.SOLVER.MAX_ITER = 20
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    with open(f"{cfg.OUTPUT_DIR}/metrics.json") as file:
+        last = json.loads(file.readlines()[-1])
+    assert last["ternary/sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert {"ternary/discrepancy", "ternary/sign_flips", "ternary/bits_per_weight"} <= set(last)
+
+
+def test_untrained_layers_stop_the_training(cfg):
+    cfg.TERNARY.REQUIRE_TRAINED = True
+    trainer = TernaryTrainer(cfg)
+    with pytest.raises(UntrainedLayersError, match=r"roi_heads\.box_head\.fc1"):
+        trainer.resume_or_load(resume=False)
+    with pytest.raises(UntrainedLayersError), EventStorage():
+        trainer.train()
+
+
+def test_a_learned_scale_must_be_in_the_optimizer(cfg):
+    cfg.TERNARY.QUANTIZER = "TTQ"
+    trainer = PlainTrainer(cfg)
+    trainer.register_hooks([PTQHook(cfg)])
+    with pytest.raises(InputError, match=r"not in the optimizer.*TernaryTrainer"):
+        trainer.train()
+
+
+def test_the_decay_is_scaled_with_the_loss(cfg):
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    hook = next(h for h in trainer._hooks if isinstance(h, PTQHook))
+    hook.before_train()
+    trainer.iter = 0
+
+    class Scaler:
+        def get_scale(self):
+            return 512.0
+
+    trainer._trainer.grad_scaler = Scaler()
+    hook.before_step()
+    assert {x.ternary.decay.loss_scale for x in ternary_layers(trainer.model).values()} == {512.0}
+
+
+@pytest.mark.parametrize(("norm", "said"), [("FrozenBN", True), ("BN", False)])
+def test_frozen_norms_are_warned_of(cfg, norm, said, caplog, monkeypatch):
+    cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
+    cfg.SOLVER.MAX_ITER = 1
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    TernaryTrainer(cfg).train()
+    assert ("set MODEL.RESNETS.NORM BN" in caplog.text) == said

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from ptq_det import TernaryTrainer
+from ptq_det.training.mixed_precision import use_bfloat16, use_channels_last
+
+
+@pytest.fixture
+def batch(cfg):
+    return next(iter(TernaryTrainer.build_train_loader(cfg)))
+
+
+def dtypes_of(model, batch):
+    """Types of what the first convolution behind the stem and the backbone give."""
+    seen = {}
+    handles = [
+        module.register_forward_hook(lambda m, args, out, name=name: seen.update({name: out}))
+        for name, module in {
+            "convolution": model.backbone.bottom_up.res2[0].conv3,
+            "backbone": model.backbone,
+        }.items()
+    ]
+    with EventStorage():
+        losses = model(batch)
+    for handle in handles:
+        handle.remove()
+    return losses, seen["convolution"].dtype, {f.dtype for f in seen["backbone"].values()}
+
+
+def test_training_runs_in_bfloat16_and_evaluation_does_not(cfg, batch):
+    model = build_model(cfg).train()
+    torch.manual_seed(0)
+    exact, *_ = dtypes_of(model, batch)
+    use_bfloat16(model)
+    torch.manual_seed(0)
+    losses, inside, outside = dtypes_of(model, batch)
+    assert inside is torch.bfloat16 and outside == {torch.float32}
+    for name in ("loss_rpn_cls", "loss_rpn_loc"):  # which boxes the others are of, rounding decides
+        assert float(losses[name]) == pytest.approx(float(exact[name]), rel=0.05), name
+    assert not torch.is_autocast_enabled("cpu")
+    _, inside, outside = dtypes_of(model.eval(), batch)
+    assert inside is torch.float32 and outside == {torch.float32}
+
+
+def test_an_error_inside_ends_autocast(cfg, batch):
+    model = build_model(cfg).train()
+    use_bfloat16(model)
+    del batch[0]["instances"]
+    with EventStorage(), pytest.raises(Exception, match=r"instances"):
+        model(batch)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_channels_last_changes_no_result(cfg, batch):
+    model = build_model(cfg).eval()
+    with torch.no_grad():
+        images = model.preprocess_image(batch).tensor
+        before = model.backbone(images)
+        use_channels_last(model)
+        after = model.backbone(images)
+    for name, features in after.items():
+        assert features.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(features, before[name], rtol=1e-4, atol=1e-3)
+
+
+def test_trainer_uses_it_on_a_cpu(cfg):
+    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.MAX_ITER = 2
+    trainer = TernaryTrainer(cfg)
+    seen = []
+    trainer.model.backbone.bottom_up.res2[0].conv3.register_forward_hook(
+        lambda module, args, output: seen.append(output.dtype)
+    )
+    trainer.train()
+    assert seen[0] is torch.bfloat16
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())

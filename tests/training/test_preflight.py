@@ -1,0 +1,88 @@
+import pytest
+from detectron2.data import MetadataCatalog
+
+from ptq_det.errors import InputError
+from ptq_det.training.preflight import (
+    check_datasets,
+    check_device,
+    check_num_classes,
+    check_weights,
+    find_config_file,
+    read_config,
+)
+
+
+def test_a_config_is_found_on_disk_or_in_the_model_zoo(repo):
+    path = str(repo / "configs/mask_rcnn_R50_ptq.yaml")
+    assert find_config_file(path) == path
+    assert find_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml").endswith("_1x.yaml")
+    with pytest.raises(InputError, match=r"'no/such\.yaml' not found"):
+        find_config_file("no/such.yaml")
+    with pytest.raises(InputError, match="--config-file"):
+        find_config_file("")
+
+
+def test_a_dataset_that_is_not_registered_is_named_with_its_neighbours(pictures):
+    with pytest.raises(InputError, match=r"'few_trian' is not registered.*'few_train'"):
+        check_datasets(["few_trian"])
+
+
+def test_missing_files_are_named_with_the_cure(monkeypatch):
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    metadata = MetadataCatalog.get("coco_2017_val")
+    if metadata.json_file.startswith("datasets"):
+        with pytest.raises(InputError, match=r"instances_val2017.*DETECTRON2_DATASETS"):
+            check_datasets(["coco_2017_val"])
+
+
+def test_datasets_that_are_there_pass(pictures):
+    check_datasets(["few_train", "few_val"])
+
+
+def test_numbers_of_classes_are_compared(cfg):
+    from detectron2.data import DatasetCatalog
+
+    DatasetCatalog.get("few_train")
+    check_num_classes(cfg, ["few_train"])
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    with pytest.raises(InputError, match=r"set MODEL\.RETINANET\.NUM_CLASSES 6"):
+        check_num_classes(cfg, ["few_train"])
+
+
+def test_weights_must_be_there(tmp_path):
+    check_weights("")
+    check_weights("ptq_det://shapes_mask_rcnn_float.safetensors")
+    for missing in (str(tmp_path / "w.pth"), "ptq_det://other.safetensors"):
+        with pytest.raises(InputError, match="not found"):
+            check_weights(missing)
+    (tmp_path / "w.pkl").write_bytes(b"")
+    check_weights(str(tmp_path / "w.pkl") + "?matching_heuristics=True")
+
+
+def test_weights_that_cannot_be_downloaded_say_so():
+    with pytest.raises(InputError, match="could not be downloaded"):
+        check_weights("http://127.0.0.1:9/weights.pkl")
+
+
+def test_a_device_that_is_not_there_is_refused(cfg, monkeypatch):
+    check_device(cfg)
+    cfg.SOLVER.AMP.ENABLED = True
+    check_device(cfg)
+    cfg.MODEL.DEVICE = "mps"
+    with pytest.raises(InputError, match=r"set SOLVER\.AMP\.ENABLED False"):
+        check_device(cfg)
+    cfg.MODEL.DEVICE = "cuda"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"set MODEL\.DEVICE cpu"):
+        check_device(cfg)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    check_device(cfg)
+
+
+def test_a_config_is_read_with_overrides(repo):
+    path = str(repo / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml")
+    assert read_config(path, ["TERNARY.SPARSITY", "0.5"]).TERNARY.SPARSITY == 0.5
+    with pytest.raises(InputError, match=r"shapes_mask_rcnn_ptq\.yaml or an override.*SPARSTY"):
+        read_config(path, ["TERNARY.SPARSTY", "0.5"])
+    with pytest.raises(InputError, match=r"^config file 'no\.yaml' not found"):
+        read_config("no.yaml", [])
