@@ -1,22 +1,11 @@
-"""Pruning ternary quantization (PTQ) for Detectron2."""
+"""Pruning ternary quantization (PTQ) for Detectron2.
 
-try:
-    import detectron2  # noqa: F401
-except ImportError as error:
-    raise ImportError(
-        "ptq_det is a plugin of Detectron2, which is not installed. Install it with\n"
-        "  pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'\n"
-        "or, where only PyPI can be reached, with `make venv` in a clone of ptq_det."
-    ) from error
+With Detectron2 installed, importing this registers builders, data sets, weights and engines.
+Without it the package can be imported too, for the parts that need neither it nor PyTorch (the
+codec and the container of packed files); what is public here then says what to install.
+"""
 
-from . import data, modeling  # noqa: F401  (they register with Detectron2)
-from .config import add_ternary_config
-from .inference import load_packed
-from .packing import pack_model, packed_config
-from .ternary.ternarize import ternarize
-from .training.checkpoint import register_safetensors
-from .training.hooks import PTQHook
-from .training.trainer import TernaryTrainer
+from importlib.util import find_spec
 
 __all__ = [
     "PTQHook",
@@ -27,5 +16,26 @@ __all__ = [
     "packed_config",
     "ternarize",
 ]
-register_safetensors()
 __version__ = "0.1.0"
+
+if find_spec("detectron2") is not None:
+    from . import data, modeling  # noqa: F401  (they register with Detectron2)
+    from .config import add_ternary_config
+    from .inference import load_packed
+    from .packing.packed_model import pack_model, packed_config
+    from .ternary.ternarize import ternarize
+    from .training.checkpoint import register_safetensors
+    from .training.hooks import PTQHook
+    from .training.trainer import TernaryTrainer
+
+    register_safetensors()
+else:
+
+    def __getattr__(name: str):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise ImportError(
+            f"ptq_det.{name} needs Detectron2, which is not installed. Install it with\n"
+            "  pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2'\n"
+            "or, where only PyPI can be reached, with `make venv` in a clone of ptq_det."
+        )

@@ -2,6 +2,8 @@
 
 from detectron2.config import CfgNode as CN
 
+from .quantizers import all_options
+
 __all__ = ["add_ternary_config"]
 
 
@@ -12,42 +14,31 @@ def add_ternary_config(cfg: CN) -> None:
     :meth:`ptq_det.settings.TernarySettings.from_cfg`.
 
     Args:
-        cfg: a Detectron2 config, changed in place. A node that is there already is kept.
+        cfg: a Detectron2 config, changed in place. A node that is there already is kept; it gets
+            the options of quantizers that were registered since.
     """
-    if "TERNARY" in cfg:
-        return
-    cfg.TERNARY = CN()
+    if "TERNARY" not in cfg:
+        cfg.TERNARY = CN()
+        _add_keys(cfg)
+    # Options of single quantizers, which the arguments of their constructors declare and explain
+    # (ptq_det/quantizers/): PTQ has NORMALIZE and SCALE, TWN and TTQ have MATCH_SPARSITY,
+    # SQuantizer BITS and SIGMA, ShiftScaler SHIFT_BITS. One registered from outside adds its own.
+    for name, option in all_options().items():
+        if name.upper() not in cfg.TERNARY:
+            cfg.TERNARY[name.upper()] = option.default
+
+
+def _add_keys(cfg: CN) -> None:
+    # ---- All quantizers ----
 
     # Make the whole model ternary. The ternary builders (e.g. "TernaryStandardROIHeads") do the
     # same part by part and do not look at this key.
     cfg.TERNARY.ENABLED = False
 
     # "PTQ" (pruning ternary quantization), a ternary baseline: "TWN", "TTQ", or one with more
-    # levels: "SQuantizer", and "ShiftScaler", which needs no fine-tuning.
+    # levels: "SQuantizer", and "ShiftScaler", which needs no fine-tuning. Or the name of one that
+    # was registered from outside (docs/extending.md).
     cfg.TERNARY.QUANTIZER = "PTQ"
-
-    # SQuantizer only: 4 or 2 bits, and how many standard deviations above the mean magnitude of its
-    # layer a weight has to be to be kept.
-    cfg.TERNARY.BITS = 4
-    cfg.TERNARY.SIGMA = 0.0
-
-    # ShiftScaler only: bits of each channel's shift; 0 gives plain 8-bit quantization by layer.
-    cfg.TERNARY.SHIFT_BITS = 4
-
-    # Bits, 2 to 8, of the activations at the inputs of quantized layers behind a ReLU (PACT,
-    # ptq_det/ternary/activations.py), from PRUNE_END on; 0 leaves them in float.
-    cfg.TERNARY.ACTIVATION_BITS = 0
-
-    # Target fraction of zeros among the codes, in [0, 1). PTQ only: the threshold of TWN and TTQ
-    # follows from their papers, and so does their sparsity.
-    cfg.TERNARY.SPARSITY = 0.8
-
-    # Let TWN and TTQ prune to SPARSITY too, to compare methods at equal size.
-    cfg.TERNARY.MATCH_SPARSITY = False
-
-    # Pairs of (name pattern, sparsity); the last pattern that matches a layer's name wins.
-    # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res3.*", 0.6]]
-    cfg.TERNARY.SPARSITY_OVERRIDES = []
 
     # Layers whose name matches one of these patterns (fnmatch) stay in float.
     cfg.TERNARY.SKIP = [
@@ -63,35 +54,41 @@ def add_ternary_config(cfg: CN) -> None:
         "head.bbox_pred",
     ]
 
-    # Group of weights that the L2 projection acts on and that shares a scale: "filter" (one
-    # output channel) or "layer". PTQ only; TWN and TTQ have one group a layer.
-    cfg.TERNARY.NORMALIZE = "filter"
+    # Refuse to train or evaluate when a ternary layer's weights were not loaded.
+    cfg.TERNARY.REQUIRE_TRAINED = True
 
-    # Scale of a group with codes t and latent weights w: "mean" of |w| over t != 0 (least
-    # squares), "norm" (||w|| / sqrt(||t||_0), keeps the group's length), "learned" (a parameter
-    # that starts at the mean) or "shift" (the mean, rounded to the layer's largest divided by a
-    # power of two up to 2^15: the file has 4 bits a filter). "shift" folds frozen norms into the
-    # weights before it fine-tunes. PTQ only.
-    cfg.TERNARY.SCALE = "mean"
+    # Bits, 2 to 8, of the activations at the inputs of quantized layers behind a ReLU (PACT,
+    # ptq_det/ternary/activations.py), from PRUNE_END on; 0 leaves them in float.
+    cfg.TERNARY.ACTIVATION_BITS = 0
+
+    # ---- PTQ, and TWN and TTQ with MATCH_SPARSITY: quantizers that follow a sparsity ----
+
+    # Target fraction of zeros among the codes, in [0, 1). The thresholds of other quantizers follow
+    # from their papers, and so does their sparsity.
+    cfg.TERNARY.SPARSITY = 0.8
+
+    # Pairs of (name pattern, sparsity); the last pattern that matches a layer's name wins.
+    # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res3.*", 0.6]]
+    cfg.TERNARY.SPARSITY_OVERRIDES = []
 
     # Where the pruning threshold is taken: over each "layer", or over the whole "network", which
-    # lets layers differ in sparsity around the target. PTQ only.
+    # lets layers differ in sparsity around the target.
     cfg.TERNARY.THRESHOLD = "layer"
+
+    # ---- PTQ alone ----
+
+    # Batches of training pictures that are looked at before the first iteration, to let each
+    # layer's weights make good what others lose by rounding (compensation/); 0 for none, as in a
+    # pruning stage (PRUNE_END above 0), which would use these weights in float. At most as many
+    # as there are iterations.
+    cfg.TERNARY.COMPENSATION = 24
+
+    # ---- Training ----
 
     # Refined straight-through estimator: strength of the decay added to the latent weights'
     # gradient, and what they decay toward: "codes" (their own ternary value) or "zero".
     cfg.TERNARY.DECAY = 0.0
     cfg.TERNARY.DECAY_TOWARD = "codes"
-
-    # Batches of training pictures that are looked at before the first iteration, to let each
-    # layer's weights make good what others lose by rounding (compensation/); 0 for none, as in a
-    # pruning stage (PRUNE_END above 0), which would use these weights in float. At most as many
-    # as there are iterations. PTQ only.
-    cfg.TERNARY.COMPENSATION = 24
-
-    # Weight of the distillation losses (training/distillation.py), whose teacher is the float model
-    # in MODEL.WEIGHTS; 0 for none.
-    cfg.TERNARY.DISTILLATION = 0.0
 
     # Stages, as fractions of SOLVER.MAX_ITER. The pruning ratio rises from 0 to the target
     # between iteration 0 and PRUNE_END (weights that survive are still float), weights are ternary
@@ -100,18 +97,23 @@ def add_ternary_config(cfg: CN) -> None:
     cfg.TERNARY.PRUNE_END = 0.0
     cfg.TERNARY.FREEZE_START = 0.9
 
+    # Weight of the distillation losses (training/distillation.py), whose teacher is the float model
+    # in MODEL.WEIGHTS; 0 for none.
+    cfg.TERNARY.DISTILLATION = 0.0
+
     # What updates the weights in TernaryTrainer: "SGD" as Detectron2 builds it, or "AdamW" with the
     # same per-parameter rates and decays. Codes flip only when latent weights travel as far as the
     # threshold, which takes a larger rate than float fine-tuning.
     cfg.TERNARY.OPTIMIZER = "SGD"
 
+    # ---- The packed file ----
+
     # What layers that are not ternary become in the packed file: "int8" (a scale for each output
     # channel) or "float16".
     cfg.TERNARY.FLOAT_LAYERS = "int8"
 
-    # What runs a packed file that is evaluated (--eval-only, MODEL.WEIGHTS x.safetensors): "float"
-    # or, on a CPU, "int8" (integers; the file must be calibrated, tools/measure_size.py).
-    cfg.TERNARY.ENGINE = "float"
-
-    # Refuse to train or evaluate when a ternary layer's weights were not loaded.
-    cfg.TERNARY.REQUIRE_TRAINED = True
+    # What runs a packed file that is evaluated (--eval-only, MODEL.WEIGHTS x.safetensors): "float",
+    # "int8" (integers on a CPU; the file must be calibrated, tools/pack.py), or one that was
+    # registered from outside. An engine that is named runs, or says why it cannot; where none is
+    # named (""), it is float.
+    cfg.TERNARY.ENGINE = ""

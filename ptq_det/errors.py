@@ -1,10 +1,14 @@
 """Errors that a user can cause."""
 
-__all__ = ["InputError", "UntrainedLayersError"]
+__all__ = ["EngineError", "InputError", "UntrainedLayersError"]
 
 
 class InputError(ValueError):
     """A config, data set or weights file cannot be used; the message names the cure."""
+
+
+class EngineError(InputError):
+    """An engine cannot run a packed model; the message says why."""
 
 
 class UntrainedLayersError(InputError):

@@ -1,11 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the unit that their sizes are given in."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["MIB", "replacing"]
+
+MIB = 1 << 20  # bytes
 
 
 @contextmanager

@@ -1,27 +1,24 @@
 """The values of ``cfg.TERNARY``, checked."""
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from detectron2.config import CfgNode
 
 from .config import add_ternary_config
+from .engines import ENGINE_REGISTRY
 from .errors import InputError
-from .quantizers import QUANTIZER_REGISTRY
+from .quantizers import QUANTIZER_REGISTRY, Quantizer, all_options, build_quantizer, options_of
 
 __all__ = ["TernarySettings"]
 
 _CHOICES = {
-    "quantizer": tuple(name for name, _ in QUANTIZER_REGISTRY),
-    "normalize": ("filter", "layer"),
-    "scale": ("mean", "norm", "learned", "shift"),
     "threshold": ("layer", "network"),
     "optimizer": ("SGD", "AdamW"),
     "decay_toward": ("codes", "zero"),
     "float_layers": ("int8", "float16"),
-    "engine": ("float", "int8"),
-    "bits": (2, 4),
-    "shift_bits": (0, 1, 2, 3, 4),
     "activation_bits": (0, 2, 3, 4, 5, 6, 7, 8),
 }
 
@@ -30,22 +27,20 @@ _CHOICES = {
 class TernarySettings:
     """What ``cfg.TERNARY`` says; a field has the name of its key.
 
+    Attributes:
+        options: of all registered quantizers, by the names of their constructors' arguments.
+
     Raises:
         InputError: a value is not allowed; the message has the key, the value and what is.
     """
 
     enabled: bool
     quantizer: str
-    bits: int
-    sigma: float
-    shift_bits: int
+    options: Mapping[str, Any]
     activation_bits: int
     sparsity: float
-    match_sparsity: bool
     sparsity_overrides: tuple[tuple[str, float], ...]
     skip: tuple[str, ...]
-    normalize: str
-    scale: str
     threshold: str
     decay: float
     decay_toward: str
@@ -81,21 +76,40 @@ class TernarySettings:
             cfg = cfg.clone()
             cfg.defrost()
             add_ternary_config(cfg)
-        node = cfg.TERNARY
-        known = {field.name.upper() for field in fields(cls)}
+        node, options = cfg.TERNARY, all_options()
+        own = {field.name for field in fields(cls)} - {"options"}
+        taken = sorted(own & set(options))
+        if taken:
+            raise InputError(
+                f"a quantizer has the option {taken[0]!r}, but TERNARY.{taken[0].upper()} is a key "
+                "of its own; give the argument of its constructor another name"
+            )
+        known = {name.upper() for name in (*own, *options)}
         unknown = sorted(set(node) - known)
         if unknown:
             raise InputError(
                 f"TERNARY.{unknown[0]} is not a key; the keys are {', '.join(sorted(known))}"
             )
-        values = {name.lower(): node[name] for name in known}
+        values = {name: node[name.upper()] for name in own}
+        values["options"] = {
+            name: node.get(name.upper(), option.default) for name, option in options.items()
+        }
         values["skip"] = tuple(values["skip"])
         values["sparsity_overrides"] = tuple(map(_pair, values["sparsity_overrides"]))
         return cls(**values)
 
     def __post_init__(self):
-        for name, allowed in _CHOICES.items():
+        choices = {
+            "quantizer": tuple(name for name, _ in QUANTIZER_REGISTRY),
+            "engine": ("", *(name for name, _ in ENGINE_REGISTRY)),
+            **_CHOICES,
+        }
+        for name, allowed in choices.items():
             _require(name, getattr(self, name), getattr(self, name) in allowed, _either(allowed))
+        for name, option in all_options().items():
+            value = self.options[name]
+            _require(name, value, option.allows(value), option.allowed())
+        quantizer = self.build_quantizer()
         _require("sparsity", self.sparsity, _is_sparsity(self.sparsity), "a number in [0, 1)")
         for pair in self.sparsity_overrides:
             _require("sparsity_overrides", pair, _is_sparsity(pair[1]), "sparsities in [0, 1)")
@@ -111,11 +125,10 @@ class TernarySettings:
             self.freeze_start >= self.prune_end,
             f"at least TERNARY.PRUNE_END, which is {self.prune_end}",
         )
-        _require("sigma", self.sigma, _is_number(self.sigma), "a number")
         _require(
             "freeze_start",
             self.freeze_start,
-            self.freeze_start == 1 or QUANTIZER_REGISTRY.get(self.quantizer).freezes,
+            self.freeze_start == 1 or quantizer.freezes,
             f"1.0 with {self.quantizer}, which has no frozen stage",
         )
         _require(
@@ -123,6 +136,12 @@ class TernarySettings:
             self.threshold,
             self.threshold == "layer" or not self.sparsity_overrides,
             '"layer" where TERNARY.SPARSITY_OVERRIDES is set',
+        )
+        _require(
+            "threshold",
+            self.threshold,
+            self.threshold == "layer" or quantizer.follows_sparsity,
+            f'"layer" with {self.quantizer}, which does not follow TERNARY.SPARSITY',
         )
         _require(
             "compensation",
@@ -142,7 +161,12 @@ class TernarySettings:
     @property
     def compensates(self) -> bool:
         """Whether weights are made ready on training pictures; only some quantizers let them be."""
-        return self.compensation > 0 and QUANTIZER_REGISTRY.get(self.quantizer).compensates
+        return self.compensation > 0 and self.build_quantizer().compensates
+
+    def build_quantizer(self) -> Quantizer:
+        """The quantizer with those of the options that it has."""
+        own = options_of(QUANTIZER_REGISTRY.get(self.quantizer))
+        return build_quantizer(self.quantizer, **{name: self.options[name] for name in own})
 
     def is_skipped(self, name: str) -> str | None:
         """The pattern of ``SKIP`` that matches a layer's full name, or None."""

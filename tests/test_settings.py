@@ -36,6 +36,8 @@ def config(**values) -> CfgNode:
         ("OPTIMIZER", "Adam", '"AdamW"'),
         ("BITS", 3, "2 or 4"),
         ("SIGMA", "x", "a number"),
+        ("MATCH_SPARSITY", 1, "True or False"),
+        ("ENGINE", "tpu", '"int8"'),
         ("FLOAT_LAYERS", "int4", '"int8"'),
         ("DISTILLATION", -1.0, "at least 0"),
         ("COMPENSATION", -1, "a number of batches"),
@@ -66,6 +68,13 @@ def test_compensation_excludes_a_pruning_stage_and_a_network_threshold(values):
     with pytest.raises(InputError, match=r"TERNARY\.COMPENSATION is 24.*0 with a pruning stage"):
         TernarySettings.from_cfg(config(**values))
     assert not TernarySettings.from_cfg(config(COMPENSATION=0, **values)).compensates
+
+
+def test_a_network_threshold_needs_a_quantizer_that_follows_the_sparsity():
+    values = {"THRESHOLD": "network", "COMPENSATION": 0, "QUANTIZER": "TWN"}
+    with pytest.raises(InputError, match=r"THRESHOLD is 'network'; allowed: \"layer\" with TWN"):
+        TernarySettings.from_cfg(config(**values))
+    TernarySettings.from_cfg(config(**values, MATCH_SPARSITY=True))
 
 
 def test_only_ptq_compensates():
@@ -102,4 +111,9 @@ def test_a_config_is_ternary_by_its_switch_or_by_a_builder():
 def test_squantizer_has_no_frozen_stage():
     with pytest.raises(InputError, match=r"TERNARY\.FREEZE_START is 0\.9; allowed: 1\.0"):
         TernarySettings.from_cfg(config(QUANTIZER="SQuantizer"))
-    assert TernarySettings.from_cfg(config(QUANTIZER="SQuantizer", FREEZE_START=1.0)).bits == 4
+    assert (
+        TernarySettings.from_cfg(config(QUANTIZER="SQuantizer", FREEZE_START=1.0))
+        .build_quantizer()
+        .levels
+        == 8
+    )

@@ -14,8 +14,11 @@ from torch.multiprocessing import ProcessExitedException
 
 from ptq_det import TernaryTrainer
 from ptq_det.errors import InputError
-from ptq_det.inference import load_for_evaluation
-from ptq_det.inference.evaluation import evaluate_with_augmentation
+from ptq_det.inference.evaluation import (
+    evaluate_with_augmentation,
+    load_for_evaluation,
+    names_packed_model,
+)
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import fold_norms
 from ptq_det.ternary.ternarize import check_trained
@@ -35,14 +38,18 @@ def setup(args):
     TernarySettings.from_cfg(cfg)
     check_device(cfg)
     check_datasets([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
-    if not (args.resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))):
+    if not (args.resume and has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS)
     cfg.freeze()
     return cfg
 
 
+def has_checkpoint(cfg):
+    return os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+
+
 def build_for_evaluation(cfg, resume):
-    if cfg.TERNARY.ENGINE != "float":
+    if not (resume and has_checkpoint(cfg)) and names_packed_model(cfg):
         return load_for_evaluation(cfg)
     model = TernaryTrainer.build_model(cfg).eval()
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)

@@ -12,7 +12,7 @@ import torch
 
 from ptq_det.errors import InputError
 from ptq_det.files import replacing
-from ptq_det.packing import PackedModel
+from ptq_det.packing.packed_model import PackedModel
 
 
 def main():

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..config import add_ternary_config
 from ..errors import InputError
+from ..packing.architecture import Architecture
 
 __all__ = ["NETWORKS", "build_classifier", "classifier_config"]
 
@@ -33,7 +34,7 @@ def classifier_config(name: str, overrides: list[str] | None = None) -> CfgNode:
     return cfg
 
 
-def build_classifier(name: str, weights: str = "") -> tuple[nn.Module, list]:
+def build_classifier(name: str, weights: str = "") -> tuple[nn.Module, Architecture]:
     """A torchvision network, and its architecture as a packed file has it.
 
     Args:
@@ -52,7 +53,7 @@ def build_classifier(name: str, weights: str = "") -> tuple[nn.Module, list]:
             model.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(f"{weights} does not hold the weights of {name}: {error}") from error
-    return model.eval(), ["torchvision", name, classes]
+    return model.eval(), Architecture("torchvision", name, classes)
 
 
 def _read(path: str) -> dict[str, torch.Tensor]:

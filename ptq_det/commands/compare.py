@@ -12,8 +12,9 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from ..errors import InputError
-from ..files import replacing
-from ..packing import PackedModel
+from ..files import MIB, replacing
+from ..inference.evaluation import build_for_evaluation
+from ..packing.packed_model import PackedModel
 from ..packing.report import measure_size
 from ..packing.source import packed_from_checkpoint
 from ..training.preflight import check_datasets, read_config
@@ -21,7 +22,6 @@ from ..training.trainer import TernaryTrainer
 
 __all__ = ["Result", "compare", "draw_comparison", "read_runs", "table_of"]
 
-MIB = 2**20
 _MASK_RCNN_BYTES, _SAME_MODEL = 177.8e6, 0.02
 # Mark, bytes of the file as published, and AP less that of the float model; from Kill-the-Bits' and
 # Permute-Quantize-Finetune's READMEs and the abstract of arXiv 2107.10998v5 (which names no task).
@@ -185,7 +185,7 @@ def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:
         evaluated = TernaryTrainer.test(cfg, model)
     elif cfg.SOLVER.MAX_ITER == 0:
         packed, _ = packed_from_checkpoint(cfg)
-        evaluated = TernaryTrainer.test(cfg, packed.build(cfg.MODEL.DEVICE))
+        evaluated = TernaryTrainer.test(cfg, build_for_evaluation(packed, cfg))
     else:
         trainer = TernaryTrainer(cfg)
         trainer.resume_or_load(resume=True)

@@ -16,8 +16,8 @@ from detectron2.utils.logger import setup_logger
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from tabulate import tabulate
 
-from ..files import replacing
-from ..packing import PackedModel
+from ..files import MIB, replacing
+from ..packing.packed_model import PackedModel
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import ternary_layers
 from ..training.preflight import check_datasets, read_config
@@ -141,9 +141,9 @@ def _table(summary: dict) -> str:
     zeros, bits = f"{100 * measured['sparsity']:.1f} %", f"{measured['bits_per_weight']:.2f}"
     ratio = packed["float_bytes"] / packed["bytes"]
     sizes = {
-        "float": ["0 %", "32", f"{packed['float_bytes'] / 2**20:.2f}", ""],
+        "float": ["0 %", "32", f"{packed['float_bytes'] / MIB:.2f}", ""],
         "ternary": [zeros, bits, "", f"{summary['training_seconds']:.0f} s"],
-        "packed": [zeros, bits, f"{packed['bytes'] / 2**20:.2f} (1/{ratio:.1f})", ""],
+        "packed": [zeros, bits, f"{packed['bytes'] / MIB:.2f} (1/{ratio:.1f})", ""],
     }
     rows = [
         [name, f"{summary[name]['bbox_AP']:.1f}", f"{summary[name]['segm_AP']:.1f}", *size]

@@ -17,7 +17,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import replacing
 from ..inference import load_packed
-from ..packing import PackedModel, packed_config
+from ..packing.packed_model import PackedModel, packed_config
 
 __all__ = ["draw_predictions", "predictor_of"]
 
@@ -32,7 +32,7 @@ class _Predictor(DefaultPredictor):
 
 
 def predictor_of(
-    path: str, min_size: int | None = None, engine: str = "float"
+    path: str, min_size: int | None = None, engine: str | None = None
 ) -> tuple[DefaultPredictor, Metadata]:
     """Detectron2's predictor for a packed model, and metadata with the names of its classes.
 
@@ -49,8 +49,7 @@ def predictor_of(
     classes = PackedModel.read(path, weights=False).classes
     if classes:
         metadata.thing_classes = classes
-    model = load_packed(path, "cpu" if engine == "int8" else None, engine)
-    return _Predictor(model, cfg), metadata
+    return _Predictor(load_packed(path, engine=engine), cfg), metadata
 
 
 def draw_predictions(

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..quantizers import group_mean
-from ..quantizers.ptq import PTQ
+from ..quantizers import Quantizer
 from ..quantizers.selection import kth_smallest
 
 __all__ = ["Compensated", "InputMoments", "compensate", "make_good"]
@@ -131,7 +130,7 @@ class Compensated:
     Attributes:
         latent: latent weight ``(F, N)``.
         error_before: squared error of the outputs over their square, in one shot.
-        error: the same with the codes of ``latent`` and the mean of what they keep as scale.
+        error: the same with the quantizer's codes and scale of ``latent``.
     """
 
     latent: Tensor
@@ -144,9 +143,9 @@ def compensate(
     columns: list[Tensor],
     moments: list[Tensor],
     sparsity: float,
-    by_filter: bool,
+    quantizer: Quantizer,
 ) -> Compensated:
-    """A latent weight that PTQ gives codes and scale of small output error.
+    """A latent weight that a quantizer gives codes and scale of small output error.
 
     Args:
         weight: filters ``(F, N)``, float32.
@@ -154,14 +153,15 @@ def compensate(
             to be independent of each other, and every column is in one.
         moments: of the inputs of each group ``(C, C)``.
         sparsity: fraction of zeros, in [0, 1).
-        by_filter: projection and scale per filter, rather than per layer.
+        quantizer: one that :attr:`~ptq_det.quantizers.Quantizer.compensates`.
     """
+    by_filter = quantizer.by_filter
     norm = torch.linalg.vector_norm(weight, dim=1 if by_filter else None).expand(len(weight))
     factors = [_inverse_factor(each) for each in moments]
     zeros = round(sparsity * weight.numel())
     limit = _limit(weight, norm, zeros)
     codes = torch.where(weight.abs() > (limit * norm).unsqueeze(1), weight.sign(), 0)
-    scale = _mean(weight, codes, by_filter)
+    scale = _scale(weight, codes, quantizer)
     before = _relative_error(weight, codes * scale.unsqueeze(1), columns, moments)
 
     below = above = None  # thresholds with too few and too many zeros, and how many
@@ -184,10 +184,10 @@ def compensate(
         limit = _next_limit(below, above, zeros) or _limit(latent, norm, zeros)
 
     latent = _settle(latent, codes, zeros, by_filter)
-    kept = _mean(latent, codes, by_filter)
+    kept = _scale(latent, codes, quantizer)
     latent *= torch.where(kept > 0, scale / kept, 1).unsqueeze(1)
-    codes = PTQ(by_filter).codes(latent, sparsity)
-    value = codes * _mean(latent, codes, by_filter).unsqueeze(1)
+    codes = quantizer.codes(latent, sparsity)
+    value = codes * _scale(latent, codes, quantizer).unsqueeze(1)
     return Compensated(latent, before, _relative_error(weight, value, columns, moments))
 
 
@@ -206,8 +206,8 @@ def _next_limit(below, above, zeros: int) -> float | None:
     return math.exp(math.log(below[0]) + share * math.log(above[0] / below[0]))
 
 
-def _mean(weight: Tensor, codes: Tensor, by_filter: bool) -> Tensor:
-    return group_mean(weight, codes, by_filter, 1)[0].expand(len(weight))
+def _scale(weight: Tensor, codes: Tensor, quantizer: Quantizer) -> Tensor:
+    return quantizer.scale(weight, codes)[0].expand(len(weight))
 
 
 def _inverse_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,7 +262,7 @@ def _best_scale(weight, codes, columns, moments, by_filter, otherwise) -> Tensor
 
 
 def _settle(latent: Tensor, codes: Tensor, zeros: int, by_filter: bool) -> Tensor:
-    """Move latent weights across the threshold, and no further, until PTQ gives them their codes.
+    """Move latent weights across the threshold, no further, until pruning gives them their codes.
 
     Few have to: a pass meets the sparsity and the norms that it was made for but nearly.
     """

@@ -110,7 +110,7 @@ def _compensate_layer(layer: TernaryLayer, inputs: list[_Moments]) -> tuple[floa
     seen = [fit + held for fit, held in inputs]
     moments = [each.matrix(removes_mean) for each in seen]
     state = layer.ternary
-    found = compensate(wanted, columns, moments, state.sparsity, state.quantizer.by_filter)
+    found = compensate(wanted, columns, moments, state.sparsity, state.quantizer)
     layer.weight.copy_(layer.from_filters(found.latent))
     if layer.scale is not None:
         layer.start_scale()

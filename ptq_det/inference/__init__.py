@@ -1,13 +1,15 @@
-"""Packed models that run: in float, or on integers."""
+"""Packed models that run: in float, or on integers. Importing this registers the engines."""
 
 from .calibration import calibrate, calibrate_packed
-from .loading import ENGINES, build_int8, load_for_evaluation, load_packed
+from .float_engine import FloatEngine
+from .int8.engine import Int8Engine
+from .loading import build_packed, load_packed
 
 __all__ = [
-    "ENGINES",
-    "build_int8",
+    "FloatEngine",
+    "Int8Engine",
+    "build_packed",
     "calibrate",
     "calibrate_packed",
-    "load_for_evaluation",
     "load_packed",
 ]

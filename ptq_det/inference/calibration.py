@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..packing import PackedModel
+from ..packing.packed_model import PackedModel
+from ..ternary.layers import is_layer
 from .ranges import best_range
 
 __all__ = ["OUTPUT", "PICTURES", "calibrate", "calibrate_packed"]
@@ -40,7 +41,7 @@ def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tupl
         if isinstance(module, (BasicBlock, BottleneckBlock)) and module.shortcut is not None
     }
     for name, module in model.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        if not is_layer(module):
             continue
         handles.append(
             module.register_forward_pre_hook(
@@ -70,7 +71,7 @@ def calibrate_packed(packed: PackedModel, dataset: str) -> None:
     Raises:
         InputError: the packed model is no detector.
     """
-    if packed.architecture != ["detectron2"]:
+    if not packed.architecture.is_detector:
         raise InputError("only detectors are calibrated, for the engine int8")
     cfg = packed.cfg()
     cfg.MODEL.DEVICE = "cpu"

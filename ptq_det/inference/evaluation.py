@@ -1,5 +1,6 @@
-"""Evaluators and test-time augmentation, as Detectron2's own training script chooses them."""
+"""Evaluators, test-time augmentation and the packed models that are evaluated."""
 
+import dataclasses
 import os
 from collections import OrderedDict
 
@@ -16,8 +17,21 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
+from detectron2.utils.file_io import PathManager
+from torch import nn
 
-__all__ = ["build_evaluator", "evaluate_with_augmentation"]
+from ..errors import InputError
+from ..packing.container import PackedFileError, is_packed
+from ..packing.packed_model import PackedModel
+from .loading import build_packed
+
+__all__ = [
+    "build_evaluator",
+    "build_for_evaluation",
+    "evaluate_with_augmentation",
+    "load_for_evaluation",
+    "names_packed_model",
+]
 
 # evaluator_type of a data set's metadata -> what evaluates it, as (data set, folder) -> evaluator
 _EVALUATORS = {
@@ -67,3 +81,48 @@ def evaluate_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDic
     evaluators = [build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
     results = trainer_class.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
     return OrderedDict((f"{name}_TTA", value) for name, value in results.items())
+
+
+def names_packed_model(cfg: CfgNode) -> bool:
+    """Whether ``MODEL.WEIGHTS`` is a packed model; it must be a file that is there, or empty.
+
+    Raises:
+        InputError: it is none, but ``TERNARY.ENGINE`` names what runs packed models alone.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if weights and is_packed(PathManager.get_local_path(weights.split("?")[0])):
+        return True
+    if cfg.TERNARY.ENGINE:
+        raise InputError(
+            f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and MODEL.WEIGHTS is "
+            f"{weights!r}; give the model_final.safetensors that training ends with, or what "
+            "tools/pack.py writes"
+        )
+    return False
+
+
+def load_for_evaluation(cfg: CfgNode, engine: str | None = None) -> nn.Module:
+    """The packed model ``MODEL.WEIGHTS`` as ``cfg`` has it, thresholds included.
+
+    Args:
+        cfg: full config.
+        engine: what runs it, in place of ``TERNARY.ENGINE``.
+
+    Raises:
+        InputError: the file is of another config, or as :func:`ptq_det.load_packed`.
+    """
+    return build_for_evaluation(PackedModel.read(cfg.MODEL.WEIGHTS), cfg, engine)
+
+
+def build_for_evaluation(packed: PackedModel, cfg: CfgNode, engine: str | None = None) -> nn.Module:
+    """A packed model as a config has it; arguments and errors as :func:`load_for_evaluation`."""
+    if not packed.architecture.is_detector:
+        raise InputError(f"{packed.path} holds no detector but {packed.architecture}")
+    packed = dataclasses.replace(packed, config=cfg.dump())
+    try:
+        return build_packed(packed, cfg.MODEL.DEVICE, engine or cfg.TERNARY.ENGINE)
+    except PackedFileError as error:
+        raise InputError(
+            f"{error}. It is a packed model of another config than this one; "
+            "ptq_det.packed_config(path) gives its own"
+        ) from error

@@ -1,15 +1,9 @@
-"""Ternary models as files."""
+"""Ternary models as files.
+
+What is here by name needs neither PyTorch nor Detectron2; :mod:`.packed_model` does.
+"""
 
 from .codec import CodecError, decode_codes, encode_codes
 from .container import PackedFileError
-from .packed_model import PackedModel, pack_model, packed_config
 
-__all__ = [
-    "CodecError",
-    "PackedFileError",
-    "PackedModel",
-    "decode_codes",
-    "encode_codes",
-    "pack_model",
-    "packed_config",
-]
+__all__ = ["CodecError", "PackedFileError", "decode_codes", "encode_codes"]

@@ -1,57 +1,46 @@
-"""Builds the model that a packed file is for."""
+"""What network a packed file is for."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
-import torchvision
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
-from torch import nn
-from torch.overrides import TorchFunctionMode
-
-from ..ternary.ternarize import make_plain
-from .container import PackedFileError
-
-__all__ = ["build_architecture"]
+__all__ = ["Architecture"]
 
 
-class _WithoutRandomWeights(TorchFunctionMode):
-    """Leaves out the filling of weights that are about to be replaced."""
+@dataclass(frozen=True)
+class Architecture:
+    """A Detectron2 model, which the file's config describes, or a network of torchvision.
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        in_init = getattr(function, "__module__", None) == "torch.nn.init"
-        if in_init or function in (torch.Tensor.normal_, torch.Tensor.uniform_):
-            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
-        return function(*args, **(kwargs or {}))
-
-
-def build_architecture(architecture: list, config: Callable[[], CfgNode], path: str) -> nn.Module:
-    """A plain model on the CPU with arbitrary weights.
-
-    Args:
-        architecture: ``["detectron2"]``, or ``["torchvision", name, number of classes]``.
-        config: gives the config of a Detectron2 model.
-        path: file that asks for it, for messages.
-
-    Raises:
-        PackedFileError: it is not known, or cannot be built here.
+    Attributes:
+        library: "detectron2" or "torchvision".
+        name: torchvision's name of the network, else empty.
+        classes: number of classes of a torchvision network, else 0.
     """
-    with _WithoutRandomWeights():
-        match architecture:
+
+    library: str = "detectron2"
+    name: str = ""
+    classes: int = 0
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether it is a model of Detectron2."""
+        return self.library == "detectron2"
+
+    def to_json(self) -> list:
+        """As the header of a file has it."""
+        return [self.library] if self.is_detector else [self.library, self.name, self.classes]
+
+    @classmethod
+    def from_json(cls, value) -> "Architecture":
+        """The reverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: it is none of those that are known.
+        """
+        match value:
             case ["detectron2"]:
-                cfg = config()
-                cfg.MODEL.DEVICE = "cpu"
-                try:
-                    model = build_model(cfg)
-                except (KeyError, AssertionError, AttributeError, ValueError) as error:
-                    raise PackedFileError(
-                        path,
-                        f"its model cannot be built ({error}); import the plugin that registers it",
-                    ) from error
-                make_plain(model)
-                return model
-            case ["torchvision", str(name), int(classes)] if (
-                name in torchvision.models.list_models()
-            ):
-                return torchvision.models.get_model(name, weights=None, num_classes=classes)
-    raise PackedFileError(path, f"its architecture {architecture!r} is not known")
+                return cls()
+            case ["torchvision", str(name), int(classes)]:
+                return cls("torchvision", name, classes)
+        raise ValueError(f"its architecture {value!r} is not known")
+
+    def __str__(self):
+        return self.library if self.is_detector else f"{self.library} {self.name}"

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from ..errors import InputError
 from ..files import replacing
+from .names import holds_codes
 
 __all__ = ["FORMAT", "VERSION", "Container", "PackedFileError", "is_packed"]
 
@@ -103,7 +104,7 @@ def is_packed(path: str | os.PathLike) -> bool:
             metadata, names = file.metadata() or {}, file.keys()
     except (SafetensorError, OSError, UnicodeDecodeError):
         return False
-    return metadata.get("format") == FORMAT or any(name.endswith(".codes") for name in names)
+    return metadata.get("format") == FORMAT or any(map(holds_codes, names))
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

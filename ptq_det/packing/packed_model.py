@@ -1,6 +1,7 @@
 """A model as one packed file, and back."""
 
 import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,19 +17,26 @@ from torch import Tensor, nn
 from ..config import add_ternary_config
 from ..errors import InputError
 from ..ternary.activations import fix_input
-from ..ternary.layers import TernaryLayer
+from ..ternary.layers import OWN_KEYS, TernaryLayer, is_layer
 from ..ternary.norms import find_norms
 from ..ternary.ternarize import ternary_layers, unwrap
-from .architecture import build_architecture
+from .architecture import Architecture
 from .container import Container, PackedFileError
-from .packed_layer import PackedLayer, pack_layer
-from .ranges import checked_ranges
+from .names import PARTS
+from .pack_layer import pack_layer
+from .packed_layer import PackedLayer
+from .skeleton import build_skeleton
 
-__all__ = ["PackedModel", "pack_layers", "pack_model", "packed_config"]
+__all__ = [
+    "PackedModel",
+    "bias_of",
+    "fill_layer",
+    "pack_layers",
+    "pack_model",
+    "packed_config",
+]
 
-_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _THREADS = 2
-_PARTS = ("codes", "weight", "scale", "step", "shifts", "bias")
 
 
 def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
@@ -71,7 +79,7 @@ class PackedModel:
         layers: by the layer's name in the model.
         tensors: parameters and buffers that belong to no such layer, by name.
         config: YAML of the model's config.
-        architecture: "detectron2", or "torchvision" and the model's name.
+        architecture: what network the file is for.
         classes: names of the classes, where they are known.
         path: file it was read from.
         ranges: of the activations, where it was calibrated (:mod:`ptq_det.inference`).
@@ -80,25 +88,27 @@ class PackedModel:
     layers: dict[str, PackedLayer]
     tensors: dict[str, np.ndarray]
     config: str
-    architecture: list = field(default_factory=lambda: ["detectron2"])
+    architecture: Architecture = field(default_factory=Architecture)
     classes: list[str] = field(default_factory=list)
     path: str = ""
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, cfg: CfgNode, architecture: list | None = None) -> "PackedModel":
+    def of(
+        cls, model: nn.Module, cfg: CfgNode, architecture: Architecture | None = None
+    ) -> "PackedModel":
         """The packed form of a model; ``cfg`` and errors as :func:`pack_model` has them."""
         model = unwrap(model)
         if not ternary_layers(model):
             raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
-        architecture = architecture or ["detectron2"]
+        architecture = architecture or Architecture()
         modes = [(module, module.training) for module in model.modules()]
         model.eval()  # as which layers take weights that are ternary already as they are
         layers = pack_layers(model, cfg.TERNARY.FLOAT_LAYERS)
         for module, training in modes:
             module.training = training
         others = _other_tensors(model, layers)
-        if architecture[0] != "detectron2":
+        if not architecture.is_detector:
             return cls(layers, others, CfgNode({"TERNARY": cfg.TERNARY}).dump(), architecture)
         return cls(layers, others, _config_text(cfg), architecture, _class_names(cfg))
 
@@ -109,7 +119,7 @@ class PackedModel:
             fields[name] = layer.to_metadata()
             tensors |= {f"{name}.{part}": value for part, value in layer.to_tensors().items()}
         metadata = {
-            "architecture": json.dumps(self.architecture),
+            "architecture": json.dumps(self.architecture.to_json()),
             "config": self.config,
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "layers": json.dumps(fields, separators=(",", ":")),
@@ -130,11 +140,11 @@ class PackedModel:
         try:
             texts = container.metadata
             fields = json.loads(texts["layers"])
-            architecture, classes = json.loads(texts["architecture"]), json.loads(texts["classes"])
-            ranges = checked_ranges(path, json.loads(texts.get("ranges", "{}")))
+            architecture, classes = _architecture(path, texts), json.loads(texts["classes"])
+            ranges = _checked_ranges(path, json.loads(texts.get("ranges", "{}")))
             tensors = container.tensors if weights else {}
             parts = {
-                name: {p: tensors.pop(f"{name}.{p}") for p in _PARTS if f"{name}.{p}" in tensors}
+                name: {p: tensors.pop(f"{name}.{p}") for p in PARTS if f"{name}.{p}" in tensors}
                 for name in fields
             }
 
@@ -170,8 +180,8 @@ class PackedModel:
         """Weights by the keys of a plain checkpoint; a folded norm becomes one that only shifts."""
         weights = {name: torch.from_numpy(value) for name, value in self.tensors.items()}
         for name, layer in self.layers.items():
-            weights[f"{name}.weight"] = layer.weight()
-            bias = layer.float_bias()
+            weights[f"{name}.weight"] = torch.from_numpy(layer.weight())
+            bias = bias_of(layer)
             if layer.norm is None:
                 if bias is not None:
                     weights[f"{name}.bias"] = bias
@@ -200,19 +210,22 @@ class PackedModel:
     @torch.no_grad()
     def build(self, device: str | torch.device | None = None) -> nn.Module:
         """A model with these weights; folded norms are gone from it."""
-        model = build_architecture(self.architecture, self.cfg, self.path)
+        model = build_skeleton(self.architecture, self.cfg, self.path)
         expected = set(model.state_dict())
         for name, layer in self.layers.items():
             module = _submodule(model, name)
-            if not isinstance(module, _LAYERS) or module.weight.shape != layer.shape:
-                raise PackedFileError(self.path, f"its config has no such layer as {name!r}")
+            found = tuple(module.weight.shape) if is_layer(module) else None
+            if found != layer.shape:
+                raise PackedFileError(
+                    self.path,
+                    f"the layer {name!r} has the shape {layer.shape} in the file and {found} in "
+                    "the model of the config",
+                )
             expected -= {f"{name}.weight", f"{name}.bias"}
-            bias = layer.float_bias()
+            bias = bias_of(layer)
             if (bias is None) != (module.bias is None) and layer.norm is None:
                 raise PackedFileError(self.path, f"the bias of {name!r} does not fit its config")
-            module.weight = nn.Parameter(layer.weight(), requires_grad=False)
-            if bias is not None:
-                module.bias = nn.Parameter(bias, requires_grad=False)
+            fill_layer(module, layer)
             if layer.norm is not None:
                 expected -= {key for key in expected if key.startswith(f"{layer.norm}.")}
                 _remove_norm(model, layer.norm, self.path)
@@ -229,6 +242,20 @@ class PackedModel:
         return model.eval().to(device or _default_device())
 
 
+def bias_of(layer: PackedLayer) -> Tensor | None:
+    """The float32 bias of a packed layer, or None."""
+    bias = layer.float_bias()
+    return None if bias is None else torch.from_numpy(bias)
+
+
+def fill_layer(module: nn.Module, layer: PackedLayer) -> None:
+    """Give a plain layer the weight of a packed one, and its bias if that has one."""
+    module.weight = nn.Parameter(torch.from_numpy(layer.weight()), requires_grad=False)
+    bias = bias_of(layer)
+    if bias is not None:
+        module.bias = nn.Parameter(bias, requires_grad=False)
+
+
 @torch.no_grad()
 def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
     """The packed form of every convolution and linear layer of a model, by name."""
@@ -236,7 +263,7 @@ def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
     modules = dict(model.named_modules())
     layers = {}
     for name, module in modules.items():
-        if isinstance(module, _LAYERS) and (isinstance(module, TernaryLayer) or _is_plain(module)):
+        if is_layer(module) and (isinstance(module, TernaryLayer) or _is_plain(module)):
             norm = norms.get(name)
             layers[name] = pack_layer(module, float_layers, norm, modules.get(norm))
     return layers
@@ -248,8 +275,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
-    parts = ("weight", "bias", "scale", "pact.clip")
-    inside = [f"{name}.{part}" for name in layers for part in parts]
+    inside = [f"{name}.{key}" for name in layers for key in ("weight", "bias", *OWN_KEYS)]
     folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
     return {
         name: tensor.detach().cpu().numpy()
@@ -278,6 +304,33 @@ def _class_names(cfg: CfgNode) -> list[str]:
         if metadata.get("thing_classes"):
             return list(metadata.thing_classes)
     return []
+
+
+def _architecture(path, texts: dict[str, str]) -> Architecture:
+    try:
+        return Architecture.from_json(json.loads(texts["architecture"]))
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise PackedFileError(path, str(error)) from error
+
+
+def _checked_ranges(path: str | os.PathLike, ranges) -> dict[str, tuple[float, float]]:
+    """Pairs of least and largest value by name, from JSON.
+
+    Raises:
+        PackedFileError: they are anything else.
+    """
+    fits = isinstance(ranges, dict) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in pair)
+        and pair[0] <= pair[1]
+        for pair in ranges.values()
+    )
+    if not fits:
+        raise PackedFileError(path, "its ranges of activations are no pairs of numbers")
+    return {name: tuple(map(float, pair)) for name, pair in ranges.items()}
 
 
 def _default_device() -> str:

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from ..files import replacing
+from ..files import MIB, replacing
 from ..ternary.statistics import code_entropy
 from .container import Container
+from .names import CODES, PARTS, WEIGHT
 from .packed_layer import PackedLayer
 from .packed_model import PackedModel
 
 __all__ = ["LayerSize", "SizeReport", "draw_sizes", "measure_size"]
 
-MIB = 2**20
-_PARTS = {  # by how the names of layers begin; the longest beginning counts
+_PARTS_OF_MODEL = {  # by how the names of layers begin; the longest beginning counts
     "": "backbone",
     "backbone.fpn": "FPN",
     "backbone.top_block": "FPN",
@@ -167,7 +167,7 @@ def measure_size(
         _add(parts, layer.part, layer.float_bytes, layer.file_bytes)
     for name, tensor in packed.tensors.items():
         _add(parts, _part(name), 4 * tensor.size, tensor.nbytes)
-    parts = {name: parts[name] for name in dict.fromkeys(_PARTS.values()) if name in parts}
+    parts = {name: parts[name] for name in dict.fromkeys(_PARTS_OF_MODEL.values()) if name in parts}
     counted = sum(part["file_bytes"] for part in parts.values())
     _add(parts, "container", 0, size - counted)
 
@@ -240,8 +240,8 @@ def _verify(path: str, packed: PackedModel) -> tuple[dict[str, bool], bool]:
         bias = layer.float_bias()
         held[name] = (
             np.array_equal(layer.values, loaded.layers[name].values)
-            and torch.equal(built.weight, layer.weight())
-            and (bias is None or torch.equal(built.bias, bias))
+            and np.array_equal(built.weight.numpy(), layer.weight())
+            and (bias is None or np.array_equal(built.bias.numpy(), bias))
         )
     others = packed.tensors.keys() == loaded.tensors.keys() and all(
         np.array_equal(tensor, loaded.tensors[name]) for name, tensor in packed.tensors.items()
@@ -254,9 +254,8 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
     count = codes.numel()
     ternary = layer.kind == "ternary"
     chosen = ternary or layer.kind == "quantized"
-    coded = in_file[f"{name}.weight" if layer.kind == "float16" else f"{name}.codes"]
-    sides = ("scale", "step", "shifts", "bias")
-    file_bytes = coded + sum(in_file.get(f"{name}.{side}", 0) for side in sides)
+    coded = in_file[f"{name}.{WEIGHT if layer.kind == 'float16' else CODES}"]
+    file_bytes = sum(in_file.get(f"{name}.{part}", 0) for part in PARTS)
     vectors = 4 if layer.norm is not None else int(layer.bias is not None)
     float_bytes = 4 * (count + vectors * len(codes))
     return LayerSize(
@@ -278,7 +277,9 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
 
 
 def _part(name: str) -> str:
-    return _PARTS[max((start for start in _PARTS if name.startswith(start)), key=len)]
+    return _PARTS_OF_MODEL[
+        max((start for start in _PARTS_OF_MODEL if name.startswith(start)), key=len)
+    ]
 
 
 def _add(parts: dict[str, dict[str, int]], name: str, float_bytes: int, file_bytes: int) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from ..ternary.layers import TernaryLayer
 from ..ternary.norms import norm_factor_and_shift
 from ..ternary.ternarize import unwrap
-from .packed_model import pack_layers
+from .packed_model import bias_of, pack_layers
 
 __all__ = ["round_to_packed"]
 
@@ -28,7 +28,7 @@ def round_to_packed(model: nn.Module, float_layers: str) -> None:
             if not quantizer.by_filter or quantizer.signs > 1:
                 continue
         norm = modules.get(packed.norm)
-        weight, bias = packed.weight(), packed.float_bias()
+        weight, bias = torch.from_numpy(packed.weight()), bias_of(packed)
         if norm is not None:
             factor, shift = norm_factor_and_shift(norm)
             if bool((factor == 0).any()):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .names import SCALE, SHIFTS, STEP
+
 __all__ = ["from_shifts", "to_shifts"]
 
 _LARGEST = 15
@@ -12,7 +14,7 @@ def to_shifts(scale: np.ndarray) -> dict[str, np.ndarray]:
 
     ``shifts`` holds the shift of channel 2i in the lower half of byte i, of 2i + 1 in the upper.
     """
-    whole = {"scale": scale}
+    whole = {SCALE: scale}
     if scale.shape[0] != 1 or scale.shape[1] < 2 or not (scale > 0).all():
         return whole
     step = scale.max()
@@ -21,7 +23,7 @@ def to_shifts(scale: np.ndarray) -> dict[str, np.ndarray]:
     if shifts.max() > _LARGEST or not np.array_equal(_scale(step, shifts), scale):
         return whole
     shifts = np.append(shifts, 0).astype(np.uint8)[: scale.shape[1] + scale.shape[1] % 2]
-    return {"step": step.reshape(1), "shifts": shifts[0::2] | shifts[1::2] << 4}
+    return {STEP: step.reshape(1), SHIFTS: shifts[0::2] | shifts[1::2] << 4}
 
 
 def from_shifts(tensors: dict[str, np.ndarray], channels: int) -> np.ndarray | None:
@@ -31,10 +33,10 @@ def from_shifts(tensors: dict[str, np.ndarray], channels: int) -> np.ndarray | N
         tensors: of the layer.
         channels: number of output channels.
     """
-    step, shifts = tensors.get("step"), tensors.get("shifts")
+    step, shifts = tensors.get(STEP), tensors.get(SHIFTS)
     if step is None and shifts is None:
-        return tensors.get("scale")
-    fits = step is not None and shifts is not None and "scale" not in tensors
+        return tensors.get(SCALE)
+    fits = step is not None and shifts is not None and SCALE not in tensors
     fits = fits and step.shape == (1,) and step.dtype in (np.float16, np.float32)
     if not fits or shifts.dtype != np.uint8 or shifts.shape != ((channels + 1) // 2,):
         return None

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..ternary.norms import fold_norms
 from ..ternary.ternarize import ternarize, ternary_layers
+from .architecture import Architecture
 from .container import is_packed
 from .packed_model import PackedModel
 
@@ -40,7 +41,7 @@ def packed_from_checkpoint(cfg: CfgNode) -> tuple[PackedModel, bool]:
 
 
 def packed_from_model(
-    model: nn.Module, cfg: CfgNode, architecture: list | None = None
+    model: nn.Module, cfg: CfgNode, architecture: Architecture | None = None
 ) -> tuple[PackedModel, bool]:
     """The packed form of a model, ternarized in one shot where it is not ternary yet."""
     ternarize(model, cfg)

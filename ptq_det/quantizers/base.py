@@ -8,16 +8,16 @@ G is F for a scale a filter, or 1 for a scale a layer.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+from ..codes import dequantize as weight_of
+
 __all__ = [
     "QUANTIZER_REGISTRY",
     "Quantizer",
-    "QuantizerOptions",
     "dequantize",
     "group_count",
     "group_mean",
@@ -31,10 +31,9 @@ def dequantize(codes: Tensor, scale: Tensor, *, overwrite: bool = False) -> Tens
     Args:
         overwrite: put it in the place of the codes, which saves fresh memory.
     """
-    positive = scale[0].unsqueeze(1)
-    if len(scale) == 1:
-        return torch.mul(codes, positive, out=codes if overwrite else None)
-    return codes.clamp(min=0) * positive + codes.clamp(max=0) * scale[1].unsqueeze(1)
+    if overwrite and len(scale) == 1:
+        return codes.mul_(scale[0].unsqueeze(1))
+    return weight_of(codes, scale)
 
 
 _BLOCK = 1 << 18  # weights that are worked on at a time, so that a product stays in the cache
@@ -77,31 +76,27 @@ QUANTIZER_REGISTRY = Registry("QUANTIZER")
 QUANTIZER_REGISTRY.__doc__ = "Quantizers by the value of ``TERNARY.QUANTIZER``."
 
 
-@dataclass(frozen=True)
-class QuantizerOptions:
-    """Values of the keys of ``TERNARY`` that a quantizer may look at, by their names."""
-
-    normalize: str = "filter"
-    scale: str = "mean"
-    match_sparsity: bool = False
-    bits: int = 4
-    sigma: float = 0.0
-    shift_bits: int = 4
-
-
 class Quantizer(ABC):
     """Quantizer of one weight matrix; holds choices, no state.
+
+    Its options are the arguments of its constructor (:mod:`.options`): ``TERNARY.MATCH_SPARSITY``
+    is the argument ``match_sparsity`` of the quantizers that have it.
 
     Attributes:
         by_filter: a scale a filter, rather than a scale a layer.
         signs: 2 where positive and negative codes have scales of their own, else 1.
-        follows_sparsity: the sparsity asked for is what comes out, so it can be raised slowly.
+        follows_sparsity: codes are 0 for the smallest |w| / ‖w‖ of the layer, the norm being that
+            of the weights that share a scale, as many as the sparsity asks for; or for those below
+            a threshold in these units. Hence the sparsity can be raised slowly, and one threshold
+            can serve the whole network.
         learns_scale: the scale is a parameter, started at :meth:`scale`.
         levels: largest magnitude of a code; 1 of a ternary quantizer.
         prunes_first: in the pruning stage, weights whose code is not 0 stay in float.
         masks_gradient: pruned weights get no gradient.
         freezes: it has a frozen stage, in which codes stay and scales move.
-        compensates: latent weights that keep a layer's outputs can be found for it.
+        compensates: latent weights that keep a layer's outputs are found for it before the first
+            iteration, unless ``TERNARY.COMPENSATION`` is 0. It must follow the sparsity, be ternary
+            and have one scale for both signs.
         folds_norms: norms are to be multiplied into the weight before it is quantized.
     """
 
@@ -115,11 +110,6 @@ class Quantizer(ABC):
     freezes: bool = True
     compensates: bool = False
     folds_norms: bool = False
-
-    @classmethod
-    def from_options(cls, options: QuantizerOptions) -> "Quantizer":
-        """Build one from the options that it has."""
-        return cls()
 
     @abstractmethod
     def codes(self, weight: Tensor, sparsity: float, threshold: float | None = None) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import QUANTIZER_REGISTRY, Quantizer, dequantize
-from .ptq import prune_
+from .pruning import project, prune_
 
 __all__ = ["TTQ", "TWN"]
 
@@ -20,16 +20,15 @@ class _Baseline(Quantizer):
     """
 
     def __init__(self, match_sparsity: bool = False):
-        self._match_sparsity = match_sparsity
-
-    @classmethod
-    def from_options(cls, options):
-        return cls(options.match_sparsity)
+        self.follows_sparsity = match_sparsity
 
     def codes(self, weight, sparsity, threshold=None):
         if weight.numel() == 0:
             return weight.clone()
-        if self._match_sparsity:
+        if self.follows_sparsity and threshold is not None:
+            projected = project(weight, self.by_filter)
+            return F.hardshrink(projected, threshold).sign_()
+        if self.follows_sparsity:
             return prune_(weight.abs().contiguous(), sparsity).sign_().copysign_(weight)
         return F.hardshrink(weight, self.threshold_of(weight)).sign_()
 

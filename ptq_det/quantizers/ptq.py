@@ -1,41 +1,17 @@
 """Pruning ternary quantization (arXiv 2107.10998), reconstructed as docs/method.md says."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import QUANTIZER_REGISTRY, Quantizer, group_count
-from .selection import kth_smallest
+from .pruning import project, prune_
 
-__all__ = ["PTQ", "powers_of_two", "project", "prune_"]
+__all__ = ["PTQ", "powers_of_two"]
 
 _LARGEST_SHIFT = 15  # of 4 bits
-
-
-def project(weight: Tensor, by_filter: bool) -> Tensor:
-    """L2 projection: each filter (or the layer) of ``(F, N)`` over its norm, 0 if that is 0."""
-    norm = torch.linalg.vector_norm(weight, dim=1 if by_filter else None, keepdim=True)
-    return weight / torch.where(norm > 0, norm, 1)
-
-
-def prune_(magnitude: Tensor, sparsity: float) -> Tensor:
-    """Set the ``round(sparsity · n)`` smallest values to 0 in place; of equal ones, the last first.
-
-    Args:
-        magnitude: n values of at least 0, any shape, contiguous.
-        sparsity: fraction of zeros, in [0, 1).
-    """
-    zeros = round(sparsity * magnitude.numel())
-    if zeros == 0:
-        return magnitude
-    limit = kth_smallest(magnitude, zeros)
-    kept = magnitude.numel() - zeros
-    above = int(torch.count_nonzero(magnitude > limit))
-    if above == kept or limit == 0:
-        return F.threshold_(magnitude, limit, 0.0)
-    tied = (magnitude == limit).flatten().nonzero().squeeze(1)[: kept - above]
-    F.threshold_(magnitude, limit, 0.0).view(-1)[tied] = limit
-    return magnitude
 
 
 def powers_of_two(scale: Tensor) -> Tensor:
@@ -50,23 +26,28 @@ class PTQ(Quantizer):
     """L2 projection, pruning to a sparsity, sign.
 
     Args:
-        by_filter: projection and scale per filter, rather than per layer.
-        scale: "mean", "norm", "learned" or "shift", as ``TERNARY.SCALE`` explains.
+        normalize: the group of weights that the L2 projection acts on and that shares a scale: one
+            output channel ("filter") or the whole "layer".
+        scale: of a group with codes t and latent weights w: "mean" of |w| over t ≠ 0 (least
+            squares), "norm" (‖w‖ / √‖t‖₀, keeps the group's length), "learned" (a parameter that
+            starts at the mean) or "shift" (the mean, rounded to the layer's largest divided by a
+            power of two up to 2¹⁵: the file has 4 bits a filter). "shift" folds frozen norms into
+            the weights before it fine-tunes.
     """
 
     follows_sparsity = True
     prunes_first = True
     compensates = True
 
-    def __init__(self, by_filter: bool = True, scale: str = "mean"):
-        self.by_filter = by_filter
+    def __init__(
+        self,
+        normalize: Literal["filter", "layer"] = "filter",
+        scale: Literal["mean", "norm", "learned", "shift"] = "mean",
+    ):
+        self.by_filter = normalize == "filter"
         self.learns_scale = scale == "learned"
         self._keeps_norm = scale == "norm"
         self.folds_norms = scale == "shift"
-
-    @classmethod
-    def from_options(cls, options):
-        return cls(by_filter=options.normalize == "filter", scale=options.scale)
 
     def codes(self, weight, sparsity, threshold=None):
         # One buffer from the magnitude to the codes: fresh memory costs more than the arithmetic.

@@ -1,5 +1,7 @@
 """Weight equalizing shift scaler (arXiv 2008.05767): 8 bits a layer, a power of two a channel."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -36,12 +38,8 @@ class ShiftScaler(Quantizer):
     folds_norms = True
     levels = 127
 
-    def __init__(self, shift_bits: int = 4):
+    def __init__(self, shift_bits: Literal[0, 1, 2, 3, 4] = 4):
         self._shift_bits = shift_bits
-
-    @classmethod
-    def from_options(cls, options):
-        return cls(options.shift_bits)
 
     def codes(self, weight, sparsity, threshold=None):
         scale = self._scale(weight)

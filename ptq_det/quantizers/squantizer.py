@@ -1,5 +1,7 @@
 """SQuantizer (arXiv 1812.08301): sparsify first, then quantize what is left to k bits."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -21,20 +23,17 @@ class SQuantizer(Quantizer):
 
     Args:
         bits: k, 2 or 4.
-        sigma: σ, the same for all layers; larger is sparser.
+        sigma: σ, the same for all layers: how many standard deviations above the mean magnitude
+            of its layer a weight has to be to be kept. Larger is sparser.
     """
 
     freezes = False
     masks_gradient = True
     prunes_first = True
 
-    def __init__(self, bits: int = 4, sigma: float = 0.0):
+    def __init__(self, bits: Literal[2, 4] = 4, sigma: float = 0.0):
         self.levels = 2 ** (bits - 1)
         self._sigma = sigma
-
-    @classmethod
-    def from_options(cls, options):
-        return cls(options.bits, options.sigma)
 
     def codes(self, weight, sparsity, threshold=None):
         magnitude = weight.abs()

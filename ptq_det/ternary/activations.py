@@ -8,13 +8,13 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from .layers import is_layer
 from .schedule import Stage
 from .straight_through import substitute
 
 __all__ = [
     "PACT",
     "fix_input",
-    "is_layer",
     "is_relu",
     "keep_input",
     "layers_after_relu",
@@ -153,11 +153,6 @@ def _flatten(sequence: nn.Sequential, prefix: str = ""):
             yield from _flatten(child, f"{prefix}{name}.")
         else:
             yield prefix + name, child
-
-
-def is_layer(module: nn.Module) -> bool:
-    """Whether it is a convolution or a linear layer."""
-    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
 
 
 def is_relu(activation) -> bool:

@@ -1,31 +1,29 @@
-"""Weights as matrices of filters: one output channel a row."""
-
-from torch import Tensor
+"""Weights as matrices of filters, one output channel a row: tensors, and NumPy arrays too."""
 
 __all__ = ["filter_shape", "from_filters", "to_filters"]
 
 
-def to_filters(weight: Tensor, groups: int | None = None) -> Tensor:
+def to_filters(weight, groups: int | None = None):
     """A weight as ``(F, N)``.
 
     Args:
-        weight: of a convolution or a linear layer.
+        weight: tensor of a convolution or a linear layer.
         groups: of a transposed convolution, whose outputs are on dimension 1; None for others.
     """
     if groups is None:
         return weight.reshape(len(weight), -1) if weight.numel() else weight.new_zeros(1, 0)
     inputs, outputs, height, width = weight.shape
     grouped = weight.reshape(groups, inputs // groups, outputs, height, width)
-    return grouped.transpose(1, 2).reshape(groups * outputs, -1)
+    return grouped.swapaxes(1, 2).reshape(groups * outputs, -1)
 
 
-def from_filters(filters: Tensor, shape: tuple[int, ...], groups: int | None = None) -> Tensor:
+def from_filters(filters, shape: tuple[int, ...], groups: int | None = None):
     """The reverse of :func:`to_filters`, for a weight of the given shape."""
     if groups is None:
         return filters.reshape(shape)
     inputs, outputs, height, width = shape
     grouped = filters.reshape(groups, outputs, inputs // groups, height, width)
-    return grouped.transpose(1, 2).reshape(shape)
+    return grouped.swapaxes(1, 2).reshape(shape)
 
 
 def filter_shape(shape: tuple[int, ...], groups: int | None = None) -> tuple[int, int, int, int]:

@@ -18,7 +18,22 @@ from .network_threshold import NetworkThreshold
 from .schedule import Stage
 from .straight_through import Decay, forward_weight, substitute
 
-__all__ = ["TernaryConv2d", "TernaryConvTranspose2d", "TernaryLayer", "TernaryLinear"]
+__all__ = [
+    "OWN_KEYS",
+    "TernaryConv2d",
+    "TernaryConvTranspose2d",
+    "TernaryLayer",
+    "TernaryLinear",
+    "is_layer",
+]
+
+OWN_KEYS = ("scale", "pact.clip")
+"""What a ternary layer may have in a state dict beside the keys of the layer it replaces."""
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether it is a layer: a convolution, a transposed convolution or a linear layer."""
+    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
 
 
 @dataclass

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from ..quantizers import PTQ
-from ..quantizers.ptq import project
+from ..quantizers import Quantizer
+from ..quantizers.pruning import project
 from ..quantizers.selection import kth_smallest
 
 __all__ = ["NetworkThreshold"]
@@ -53,6 +53,6 @@ class NetworkThreshold:
 
 
 def _root_group_size(layer) -> float:
-    quantizer: PTQ = layer.ternary.quantizer
+    quantizer: Quantizer = layer.ternary.quantizer
     filters = layer.to_filters(layer.weight)
     return math.sqrt(filters.shape[1] if quantizer.by_filter else max(1, filters.numel()))

@@ -1,7 +1,7 @@
 """Makes the layers of a model ternary, in place."""
 
 import fnmatch
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from detectron2.config import CfgNode
@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..errors import InputError, UntrainedLayersError
-from ..quantizers import QuantizerOptions, build_quantizer
 from ..settings import TernarySettings
 from .activations import keep_input, layers_after_relu, quantize_input
 from .layers import (
@@ -177,7 +176,6 @@ def _refuse_idle_overrides(settings: TernarySettings, names: list[str]) -> None:
 
 
 def _share_threshold(layers: list[TernaryLayer], settings: TernarySettings) -> None:
-    layers = [layer for layer in layers if layer.ternary.quantizer.follows_sparsity]
     shared = NetworkThreshold(layers, settings.sparsity)
     for layer in layers:
         layer.ternary.network = shared
@@ -188,8 +186,7 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
     module.__class__ = _TERNARY_TYPES[plain]
     if plain is nn.Conv2d:
         module.norm = module.activation = None
-    options = {field.name: getattr(settings, field.name) for field in fields(QuantizerOptions)}
-    quantizer = build_quantizer(settings.quantizer, **options)
+    quantizer = settings.build_quantizer()
     decay = Decay(settings.decay, settings.decay_toward == "codes")
     module.ternary = TernaryState(quantizer, sparsity, decay)
     module.register_parameter("scale", None)

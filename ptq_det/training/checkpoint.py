@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..packing.container import PackedFileError, is_packed
 from ..packing.packed_model import PackedModel
+from ..ternary.layers import OWN_KEYS
 from ..ternary.ternarize import make_plain
 
 __all__ = ["load_weights", "register_safetensors", "save_int8_weights"]
@@ -42,8 +43,8 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
     again. A model in training mode keeps its ternary layers and takes the weights for latent ones.
     """
     packed = PackedModel.read(path)
-    if packed.architecture != ["detectron2"]:
-        raise PackedFileError(path, f"it holds no detector but {packed.architecture[1]}")
+    if not packed.architecture.is_detector:
+        raise PackedFileError(path, f"it holds no detector but {packed.architecture}")
     weights = packed.state_dict()
     if not model.training:
         make_plain(model)
@@ -57,7 +58,8 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
     unlike = sorted(
         name
         for name in {*expected, *found}
-        if expected.get(name) != found.get(name) and not name.endswith((".scale", ".pact.clip"))
+        if expected.get(name) != found.get(name)
+        and not name.endswith(tuple(f".{key}" for key in OWN_KEYS))
     )
     if unlike:
         name = unlike[0]

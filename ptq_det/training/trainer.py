@@ -13,8 +13,9 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils import comm
 
 from ..data.loader import build_resumable_train_loader
-from ..inference.evaluation import build_evaluator
-from ..packing.packed_model import PackedModel, pack_model
+from ..engines import DEFAULT_ENGINE
+from ..inference.evaluation import build_evaluator, load_for_evaluation
+from ..packing.packed_model import pack_model
 from ..packing.rounding import round_to_packed
 from ..settings import TernarySettings
 from ..ternary.schedule import Stage
@@ -121,7 +122,11 @@ class TernaryTrainer(DefaultTrainer):
                 pack_model(model, self.cfg, path)
             comm.synchronize()
             logging.getLogger(__name__).info("Evaluating the packed model %s", path)
-            model = PackedModel.read(path).build(self.cfg.MODEL.DEVICE)
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.WEIGHTS = path
+            # Other engines may need a calibration, which this file has not had yet.
+            model = load_for_evaluation(cfg, DEFAULT_ENGINE)
         self._last_eval_results = self.test(self.cfg, model)
         return self._last_eval_results
 

@@ -39,7 +39,7 @@ def test_weights_are_loaded_with_their_number_of_classes(ending, tmp_path):
     save = save_file if ending == ".safetensors" else torch.save
     save(source.state_dict(), path)
     model, architecture = build_classifier("resnet18", str(path))
-    assert architecture == ["torchvision", "resnet18", 7]
+    assert architecture.to_json() == ["torchvision", "resnet18", 7]
     assert torch.equal(model.fc.weight, source.fc.weight)
 
 

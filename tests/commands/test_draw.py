@@ -6,7 +6,7 @@ from detectron2.modeling import build_model
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.draw import draw_predictions, predictor_of
 from ptq_det.errors import InputError
-from ptq_det.packing import PackedModel
+from ptq_det.packing.packed_model import PackedModel
 
 
 @pytest.fixture

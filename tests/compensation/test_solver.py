@@ -106,16 +106,17 @@ def test_an_error_moves_to_the_weight_of_the_same_input_by_hand():
     assert latent.flatten().tolist() == pytest.approx([1.0, 0.6, 0.5 + 0.2 / 1.1])
 
 
-@pytest.mark.parametrize("by_filter", [True, False])
+@pytest.mark.parametrize("scale", ["mean", "norm"])
+@pytest.mark.parametrize("normalize", ["filter", "layer"])
 @pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.9])
-def test_outputs_are_kept_better_than_in_one_shot(by_filter, sparsity):
+def test_outputs_are_kept_better_than_in_one_shot(normalize, scale, sparsity):
+    quantizer = PTQ(normalize, scale)
     x = correlated_inputs(144)
     x -= x.mean(0)
     weight = torch.randn(32, 144) * (0.5 + torch.rand(32, 1))
-    found = compensate(weight, [torch.arange(144)], [moments_of(x)], sparsity, by_filter)
+    found = compensate(weight, [torch.arange(144)], [moments_of(x)], sparsity, quantizer)
 
     def error(latent):
-        quantizer = PTQ(by_filter)
         codes = quantizer.codes(latent, sparsity)
         assert codes.eq(0).sum() == round(sparsity * codes.numel())
         value = dequantize(codes, quantizer.scale(latent, codes))
@@ -128,7 +129,7 @@ def test_outputs_are_kept_better_than_in_one_shot(by_filter, sparsity):
 
 def test_inputs_without_correlation_change_no_code():
     weight = torch.randn(16, 60)
-    found = compensate(weight, [torch.arange(60)], [torch.eye(60)], 0.7, True)
+    found = compensate(weight, [torch.arange(60)], [torch.eye(60)], 0.7, PTQ())
     assert torch.equal(PTQ().codes(found.latent, 0.7), PTQ().codes(weight, 0.7))
     assert found.error == pytest.approx(found.error_before)
 
@@ -137,7 +138,7 @@ def test_groups_of_columns_are_apart():
     x = correlated_inputs(48)
     weight = torch.randn(16, 96)
     columns = [torch.arange(0, 96, 2), torch.arange(1, 96, 2)]
-    both = compensate(weight, columns, [moments_of(x)] * 2, 0.5, True)
+    both = compensate(weight, columns, [moments_of(x)] * 2, 0.5, PTQ())
     assert both.error < 0.6 * both.error_before
 
 
@@ -145,7 +146,7 @@ def test_inputs_and_filters_of_zeros():
     weight = torch.randn(8, 12)
     weight[3] = 0
     columns = [torch.arange(6), torch.arange(6, 12)]
-    found = compensate(weight, columns, [torch.zeros(6, 6), torch.eye(6)], 0.5, True)
+    found = compensate(weight, columns, [torch.zeros(6, 6), torch.eye(6)], 0.5, PTQ())
     assert found.latent.isfinite().all()
-    nothing = compensate(torch.zeros(8, 12), columns, [torch.zeros(6, 6)] * 2, 0.5, True)
+    nothing = compensate(torch.zeros(8, 12), columns, [torch.zeros(6, 6)] * 2, 0.5, PTQ())
     assert nothing.latent.eq(0).all() and nothing.error == 0

@@ -3,18 +3,19 @@ import logging
 
 import pytest
 import torch
-from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 
 from ptq_det import load_packed, pack_model, ternarize
-from ptq_det.errors import InputError
-from ptq_det.inference import calibrate, calibrate_packed, load_for_evaluation
+from ptq_det.errors import EngineError, InputError
+from ptq_det.inference import calibrate, calibrate_packed
 from ptq_det.inference.int8.backbone import Int8FPN
 from ptq_det.inference.ranges import Quantization
-from ptq_det.packing import PackedFileError, PackedModel
-from ptq_det.packing.architecture import build_architecture
+from ptq_det.packing import PackedFileError
+from ptq_det.packing.architecture import Architecture
 from ptq_det.packing.container import Container
+from ptq_det.packing.packed_model import PackedModel
+from ptq_det.packing.skeleton import build_skeleton
 from tests.packing.conftest import _randomize_norms
 
 PICTURE = {"image": torch.randint(0, 256, (3, 96, 80)), "height": 96, "width": 80}
@@ -124,14 +125,31 @@ def said():
     logger.setLevel(level)
 
 
-def test_one_line_says_what_runs(file, said, monkeypatch):
+def test_one_line_says_what_runs(file, said):
     load_packed(file, "cpu", engine="int8")
     assert [message[:23] for message in said] == ["Engine: int8, by oneDNN"]
     said.clear()
+    load_packed(file, "cpu", engine="float")
+    assert said == ["Engine: float"]
+
+
+def test_without_a_name_float_runs_and_the_log_says_why(file, said, monkeypatch):
+    load_packed(file, "cpu")
+    assert said == ["Engine: float, as none was named; int8 may be named"]
+    said.clear()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    model = load_packed(file, "cpu", engine="int8")
-    assert said == ["Engine: float, in place of int8: this CPU has no AVX2"]
+    model = load_packed(file, "cpu")
+    assert said == ["Engine: float, as none was named; int8 cannot: this CPU has no AVX2"]
     assert model([PICTURE])[0]["instances"].image_size == (96, 80)
+
+
+def test_an_engine_that_is_named_runs_or_says_why_it_cannot(file, said, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(EngineError, match=r"int8 cannot run .*m\.safetensors: this CPU"):
+        load_packed(file, engine="int8")
+    with pytest.raises(EngineError, match="it runs on a CPU, not on cuda"):
+        load_packed(file, "cuda", engine="int8")
+    assert not said
 
 
 @pytest.mark.parametrize(
@@ -142,29 +160,28 @@ def test_one_line_says_what_runs(file, said, monkeypatch):
         (lambda cfg: setattr(cfg.MODEL.ROI_MASK_HEAD, "NORM", "GN"), "norm"),
     ],
 )
-def test_what_has_no_integer_form_runs_in_float(change, reason, cfg, tmp_path, said):
+def test_what_has_no_integer_form_is_said(change, reason, cfg, tmp_path, said):
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True  # as cascaded heads need it
     cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 32  # as a group norm needs it
     change(cfg)
     file = packed_file(cfg, tmp_path / "m.safetensors")
-    model = load_packed(file, "cpu", engine="int8")
-    assert len(said) == 1 and said[0].startswith("Engine: float, in place of int8")
-    assert reason in said[0]
-    assert any(isinstance(module, Conv2d) for module in model.modules())
+    with pytest.raises(EngineError, match=rf"the engine int8 cannot run .*{reason}"):
+        load_packed(file, "cpu", engine="int8")
+    assert not said
 
 
 def test_another_activation_is_not_left_out(cfg, tmp_path, said, monkeypatch):
     file = packed_file(cfg, tmp_path / "m.safetensors")
-    built = build_architecture
+    built = build_skeleton
 
     def with_another(*args):
         model = built(*args)
         model.roi_heads.mask_head.mask_fcn1.activation = torch.nn.ReLU6()
         return model
 
-    monkeypatch.setattr("ptq_det.inference.loading.build_architecture", with_another)
-    load_packed(file, "cpu", engine="int8")
-    assert len(said) == 1 and "mask_fcn1 has another end than a ReLU" in said[0]
+    monkeypatch.setattr("ptq_det.inference.int8.engine.build_skeleton", with_another)
+    with pytest.raises(EngineError, match="mask_fcn1 has another end than a ReLU"):
+        load_packed(file, "cpu", engine="int8")
 
 
 def test_a_file_without_ranges_is_refused(file, tmp_path):
@@ -197,19 +214,6 @@ def test_calibration_on_a_data_set(file):
     calibrate_packed(packed, "few_val")
     assert packed.ranges["backbone.fpn_output2"][0] < 0 < packed.ranges["backbone.fpn_output2"][1]
     assert "roi_heads.mask_head.predictor" in packed.ranges  # untrained, it detects nothing
-    packed.architecture = ["torchvision", "resnet18", 10]
+    packed.architecture = Architecture("torchvision", "resnet18", 10)
     with pytest.raises(InputError, match="only detectors"):
         calibrate_packed(packed, "few_val")
-
-
-def test_evaluation_takes_thresholds_from_the_config(file, cfg):
-    cfg.TERNARY.ENGINE = "int8"
-    cfg.MODEL.WEIGHTS = file
-    cfg.TEST.DETECTIONS_PER_IMAGE = 3
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    model = load_for_evaluation(cfg)
-    assert isinstance(model.backbone, Int8FPN)
-    assert len(model([PICTURE])[0]["instances"]) <= 3
-    cfg.MODEL.WEIGHTS = "model_final.pth"
-    with pytest.raises(InputError, match=r"model_final\.safetensors"):
-        load_for_evaluation(cfg)

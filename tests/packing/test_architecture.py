@@ -1,19 +1,21 @@
 import pytest
-import torch
-from detectron2.modeling import build_model
 
-from ptq_det.packing import PackedFileError
-from ptq_det.packing.architecture import build_architecture
+from ptq_det.packing.architecture import Architecture
 
 
-def test_building_draws_no_random_weights(cfg):
-    state = torch.get_rng_state()
-    model = build_architecture(["detectron2"], lambda: cfg, "m")
-    assert torch.equal(torch.get_rng_state(), state)
-    assert model.state_dict().keys() == build_model(cfg).state_dict().keys()
+@pytest.mark.parametrize("architecture", [Architecture(), Architecture("torchvision", "vgg11", 7)])
+def test_json_round_trip(architecture):
+    assert Architecture.from_json(architecture.to_json()) == architecture
 
 
-@pytest.mark.parametrize("architecture", [["torchvision", "no_net", 5], ["torchvision"], [], [[]]])
-def test_unknown_architectures_are_refused(architecture, cfg):
-    with pytest.raises(PackedFileError, match="m: its architecture"):
-        build_architecture(architecture, lambda: cfg, "m")
+def test_what_is_said_of_it():
+    assert Architecture().is_detector and str(Architecture()) == "detectron2"
+    network = Architecture("torchvision", "vgg11", 7)
+    assert not network.is_detector and str(network) == "torchvision vgg11"
+    assert network.to_json() == ["torchvision", "vgg11", 7]
+
+
+@pytest.mark.parametrize("value", [["onnx"], ["torchvision"], [], [[]], "detectron2", {"a": 1}])
+def test_others_are_not_known(value):
+    with pytest.raises(ValueError, match="is not known"):
+        Architecture.from_json(value)

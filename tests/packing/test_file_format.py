@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from ptq_det import pack_model
-from ptq_det.packing import PackedModel, encode_codes
+from ptq_det.packing import encode_codes
+from ptq_det.packing.packed_model import PackedModel
 
 RNG = np.random.default_rng(1)
 

@@ -5,7 +5,8 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
 
 from ptq_det.packing import CodecError
-from ptq_det.packing.packed_layer import PackedLayer, pack_layer
+from ptq_det.packing.pack_layer import pack_layer
+from ptq_det.packing.packed_layer import PackedLayer
 from ptq_det.ternary.ternarize import ternarize
 
 
@@ -35,9 +36,11 @@ def test_ternary_weights_come_back(name, quantizer, cfg):
     layer = ternary(LAYERS[name](), cfg, quantizer)
     packed = through_file(pack_layer(layer, "int8", None, None))
     codes, value = layer.codes_and_value()
-    assert torch.equal(packed.weight().sign().to(torch.int8), codes)
-    torch.testing.assert_close(packed.weight(), value, rtol=2**-10, atol=0)
-    torch.testing.assert_close(packed.float_bias(), layer.bias.detach(), rtol=2**-10, atol=1e-4)
+    assert torch.equal(torch.from_numpy(packed.weight()).sign().to(torch.int8), codes)
+    torch.testing.assert_close(torch.from_numpy(packed.weight()), value, rtol=2**-10, atol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=2**-10, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -49,7 +52,7 @@ def test_weights_of_more_levels_come_back(name, bits, cfg):
     codes, value = layer.codes_and_value()
     assert packed.kind == "quantized" and packed.offset > 1
     assert np.abs(packed.values).max() == 2 ** (bits - 1) == codes.abs().max()
-    torch.testing.assert_close(packed.weight(), value, rtol=2**-10, atol=0)
+    torch.testing.assert_close(torch.from_numpy(packed.weight()), value, rtol=2**-10, atol=0)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -61,13 +64,15 @@ def test_float_layers_in_int8_are_half_a_step_away(name):
         dims = [1, 2, 3]  # a filter is in one group; the bound over all of them is looser
         dims = [0, 1, 2, 3]
     step = layer.weight.detach().abs().amax(dims, keepdim=True) / 127
-    assert ((packed.weight() - layer.weight.detach()).abs() <= 0.51 * step).all()
+    assert ((torch.from_numpy(packed.weight()) - layer.weight.detach()).abs() <= 0.51 * step).all()
 
 
 def test_float16_layers_keep_eleven_bits():
     layer = nn.Linear(40, 7)
     packed = through_file(pack_layer(layer, "float16", None, None))
-    torch.testing.assert_close(packed.weight(), layer.weight.detach(), rtol=2**-10, atol=1e-5)
+    torch.testing.assert_close(
+        torch.from_numpy(packed.weight()), layer.weight.detach(), rtol=2**-10, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("norm", [FrozenBatchNorm2d, nn.BatchNorm2d])
@@ -77,7 +82,9 @@ def test_a_folded_norm_is_the_same_function(norm, bias, cfg, randomize_norms):
     randomize_norms(layer)
     packed = through_file(pack_layer(layer, "int8", "conv.norm", layer.norm))
     x = torch.randn(2, 5, 9, 9)
-    folded = torch.nn.functional.conv2d(x, packed.weight(), packed.float_bias())
+    folded = torch.nn.functional.conv2d(
+        x, torch.from_numpy(packed.weight()), torch.from_numpy(packed.float_bias())
+    )
     torch.testing.assert_close(folded, layer(x), rtol=5e-3, atol=5e-3)
     assert (packed.norm, packed.norm_eps) == ("conv.norm", 1e-5)
 
@@ -90,8 +97,12 @@ def test_values_beyond_half_precision_are_stored_in_single(cfg):
         layer.bias[0] = 5e-9
         layer.bias[2:] = 0
     packed = through_file(pack_layer(layer, "int8", None, None))
-    torch.testing.assert_close(packed.weight(), layer.codes_and_value()[1], rtol=1e-3, atol=0)
-    torch.testing.assert_close(packed.float_bias(), layer.bias.detach(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(packed.weight()), layer.codes_and_value()[1], rtol=1e-3, atol=0
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=1e-3, atol=0
+    )
     assert packed.scale.dtype == packed.bias.dtype == np.float32
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from ptq_det import load_packed, pack_model, packed_config, ternarize
 from ptq_det.errors import InputError
-from ptq_det.packing import PackedFileError, PackedModel
+from ptq_det.packing import PackedFileError
 from ptq_det.packing.container import Container
+from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.ternarize import ternary_layers
 
 

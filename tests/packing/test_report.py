@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ptq_det.packing import PackedModel
 from ptq_det.packing import report as report_module
+from ptq_det.packing.packed_model import PackedModel
 from ptq_det.packing.report import draw_sizes, measure_size
 
 

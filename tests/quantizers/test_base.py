@@ -1,6 +1,9 @@
+import itertools
+
 import pytest
 import torch
 
+from ptq_det.codes import dequantize as weight_of
 from ptq_det.quantizers import (
     QUANTIZER_REGISTRY,
     SQuantizer,
@@ -8,6 +11,7 @@ from ptq_det.quantizers import (
     dequantize,
     group_mean,
     group_sum,
+    options_of,
 )
 
 CODES = torch.tensor([[1.0, 0, -1, 1], [0, 0, 0, -1]])
@@ -30,14 +34,14 @@ def test_dequantize_gives_each_side_its_scale():
 
 
 def every_quantizer():
-    for name, _ in QUANTIZER_REGISTRY:
-        choices = [("filter", "mean")]
-        if name == "PTQ":
-            choices = [(n, s) for n in ("filter", "layer") for s in ("mean", "norm", "learned")]
-        for normalize, scale in choices:
-            yield pytest.param(
-                build_quantizer(name, normalize, scale), id=f"{name}-{normalize}-{scale}"
-            )
+    """Each registered quantizer, with every choice of those of its options that are a choice."""
+    for name, kind in QUANTIZER_REGISTRY:
+        options = options_of(kind)
+        choices = [option.choices() for option in options.values()]
+        for values in itertools.product(*choices):
+            chosen = dict(zip(options, values, strict=True))
+            title = "-".join(map(str, (name, *values)))
+            yield pytest.param(build_quantizer(name, **chosen), id=title)
 
 
 @pytest.mark.parametrize("quantizer", list(every_quantizer()))
@@ -80,7 +84,7 @@ class TestEveryQuantizer:
         codes = quantizer.codes(weight, 0.7)
         scale = quantizer.scale(weight, codes)
         step, offset = quantizer.linear(scale)
-        value = dequantize(codes.sign() * (codes.abs() - 1 + offset), step)
+        value = weight_of(codes, step, offset)
         torch.testing.assert_close(value, quantizer.dequantize(codes, scale))
 
     def test_a_quantized_weight_has_its_codes_and_scale(self, quantizer):

@@ -30,3 +30,11 @@ def test_ttq_latent_gradient_is_multiplied_by_the_side_s_scale():
 def test_on_demand_baselines_prune_to_a_sparsity(name):
     codes = build_quantizer(name, match_sparsity=True).codes(WEIGHT, sparsity=4 / 6)
     assert codes.tolist() == [[0, -1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["TWN", "TTQ"])
+def test_baselines_that_follow_a_sparsity_take_a_threshold_too(name):
+    quantizer = build_quantizer(name, match_sparsity=True)
+    assert quantizer.follows_sparsity and not build_quantizer(name).follows_sparsity
+    # ‖w‖ = 3.776 over the layer, so that 0.5 of it is 1.888
+    assert quantizer.codes(WEIGHT, 0.0, threshold=0.5).tolist() == [[0, -1, 0], [1, 0, 0]]

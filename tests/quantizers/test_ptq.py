@@ -4,17 +4,7 @@ import pytest
 import torch
 
 from ptq_det.quantizers import PTQ
-from ptq_det.quantizers.ptq import powers_of_two, project, prune_
-
-
-def test_projection_by_hand():
-    weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]])
-    assert project(weight, by_filter=True).tolist() == [
-        [0.6000000238418579, 0.800000011920929],
-        [0, 0],
-        [0, -1],
-    ]
-    torch.testing.assert_close(project(weight, by_filter=False), weight / math.sqrt(29))
+from ptq_det.quantizers.ptq import powers_of_two
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.8, 0.9, 0.999])
@@ -27,14 +17,9 @@ def test_sparsity_is_the_one_asked_for(sparsity, shape, kind):
         "tied": lambda: torch.randint(1, 4, shape).float(),
         "constant": lambda: torch.full(shape, 0.25),
     }[kind]()
-    for by_filter in (True, False):
-        codes = PTQ(by_filter).codes(weight, sparsity)
+    for normalize in ("filter", "layer"):
+        codes = PTQ(normalize).codes(weight, sparsity)
         assert abs(int((codes == 0).sum()) - sparsity * weight.numel()) <= 1
-
-
-def test_the_smallest_magnitudes_go_and_of_equal_ones_the_last():
-    values = torch.tensor([[5.0, 1.0, 2.0, 2.0, 2.0, 0.5]])
-    assert prune_(values, 0.5).tolist() == [[5, 0, 2, 2, 0, 0]]
 
 
 def test_codes_and_scales_by_hand():
@@ -45,16 +30,15 @@ def test_codes_and_scales_by_hand():
     norms = PTQ(scale="norm").scale(weight, codes)[0]
     torch.testing.assert_close(norms[0], torch.tensor(math.sqrt((9 + 16 + 0.01 + 0.04) / 2)))
     # Over the layer the second filter is small beside the first.
-    assert PTQ(by_filter=False).codes(weight, 0.5).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
+    assert PTQ("layer").codes(weight, 0.5).tolist() == [[1, -1, 1, 1], [0, 0, 0, 0]]
 
 
 def test_norm_keeping_scale_keeps_the_norm():
     weight = torch.randn(8, 50)
-    for by_filter in (True, False):
-        quantizer = PTQ(by_filter, scale="norm")
+    for normalize, dim in (("filter", 1), ("layer", None)):
+        quantizer = PTQ(normalize, scale="norm")
         codes = quantizer.codes(weight, 0.6)
         ternary = codes * quantizer.scale(weight, codes).T
-        dim = 1 if by_filter else None
         torch.testing.assert_close(
             torch.linalg.vector_norm(ternary, dim=dim), torch.linalg.vector_norm(weight, dim=dim)
         )

@@ -63,7 +63,8 @@ def test_learned_scales_get_the_sum_over_their_codes():
 def test_a_learned_scale_that_is_not_used_gets_a_zero_gradient(stage, quantizer):
     if (quantizer, stage) == ("TTQ", Stage.PRUNE):
         return  # TTQ has no pruning stage: its scale is used
-    quantizer = build_quantizer(quantizer, "filter", "learned")
+    options = {"scale": "learned"} if quantizer == "PTQ" else {}
+    quantizer = build_quantizer(quantizer, **options)
     scale = torch.ones(quantizer.signs, 2 if quantizer.by_filter else 1)
     assert run(stage, quantizer, scale=scale)[2].tolist() == torch.zeros_like(scale).tolist()
 

@@ -9,8 +9,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 
 from ptq_det import PTQHook, TernaryTrainer
-from ptq_det.packing import PackedModel
 from ptq_det.packing.container import Container
+from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.ternarize import ternary_layers
 
 
@@ -159,7 +159,7 @@ def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits):
     layer = packed.layers[name]
     assert layer.kind == "quantized" and codes.abs().max() == 2 ** (bits - 1)
     assert torch.equal(torch.from_numpy(layer.values).flatten(1), codes)
-    torch.testing.assert_close(layer.weight(), value, rtol=2**-10, atol=0)
+    torch.testing.assert_close(torch.from_numpy(layer.weight()), value, rtol=2**-10, atol=0)
     assert set(trainer._last_eval_results) == {"bbox", "segm"}
     clips = {n: layer.clip for n, layer in packed.layers.items() if layer.activation_bits == 4}
     pacts = {n: x.pact for n, x in ternary_layers(trainer.model).items() if hasattr(x, "pact")}
@@ -185,7 +185,9 @@ def test_scales_that_are_powers_of_two(cfg):
     layer = layers["backbone.bottom_up.res3.0.conv2"]
     assert layer.norm.weight.tolist() == [1.0] * len(layer.norm.weight)
     packed = PackedModel.read(path).layers["backbone.bottom_up.res3.0.conv2"]
-    torch.testing.assert_close(packed.weight(), layer.codes_and_value()[1], rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        torch.from_numpy(packed.weight()), layer.codes_and_value()[1], rtol=1e-3, atol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["ptq", "squantizer"])

@@ -21,18 +21,17 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
-from ...errors import InputError
-from ...inference import build_int8, calibrate_packed
+from ...engines import ENGINE_REGISTRY
+from ...errors import EngineError, InputError
+from ...inference import build_packed, calibrate_packed
 from ...inference.int8.layers import saturates
-from ...packing import PackedModel
+from ...packing.packed_model import PackedModel
 from ...ternary.ternarize import make_plain
 from ...training.preflight import check_datasets
 from ...training.trainer import TernaryTrainer
 
 __all__ = ["benchmark_inference"]
 
-MIB = 2**20
-_ENGINES = ("stock", "channels-last", "float", "int8")
 _PARTS = {  # time of these modules, less that of those inside them which are here too
     "backbone": "backbone and FPN",
     "proposal_generator.rpn_head": "RPN's layers",
@@ -59,7 +58,8 @@ def benchmark_inference(
     """Time the same pictures on each engine, in turn; print tables.
 
     ``stock`` is Detectron2's model in float32 with norms of its own, ``channels-last`` the same
-    in that memory format, ``float`` and ``int8`` the engines of :func:`ptq_det.load_packed`.
+    in that memory format; the others are all registered engines. One that cannot run the file is
+    left out, with its reason.
 
     Args:
         path: packed detector; calibrated on the data set first if it is not yet.
@@ -78,7 +78,7 @@ def benchmark_inference(
     """
     check_datasets([dataset])
     packed = PackedModel.read(path)
-    if packed.architecture != ["detectron2"]:
+    if not packed.architecture.is_detector:
         raise InputError(f"{path} holds no detector")
     cfg = packed.cfg()
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
@@ -88,8 +88,7 @@ def benchmark_inference(
     models = {
         "stock": _stock(packed, cfg),
         "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
-        "float": packed.build("cpu"),
-        "int8": build_int8(packed, "cpu"),
+        **_engines(packed),
     }
     files = [record["file_name"] for record in DatasetCatalog.get(dataset)[:pictures]]
     results = []
@@ -97,17 +96,20 @@ def benchmark_inference(
         batches = [_picture(file, size, cfg) for file in files]
         results.append(_time(models, batches, rounds, size))
     seconds, parts = results[0]
-    memory = _peak_memory(packed, cfg, files[0], sizes[0])
+    memory = _peak_memory(list(models), packed, cfg, files[0], sizes[0])
     rows = [[name, memory[name], memory[name] / memory["stock"]] for name in memory]
     print("\nPeak memory of a process that loads the model and predicts one picture")
     print(tabulate(rows, ["engine", "MiB", "over stock"], floatfmt=".2f", tablefmt="github"))
+    backbone = _PARTS["backbone"]
     result = {
         "cpu": _cpu_name(),
         "vnni": not saturates(),
         "threads": torch.get_num_threads(),
         "size": list(sizes[0]),
-        "speedup": seconds["stock"] / seconds["int8"],
-        "speedup_backbone": parts["stock"]["backbone and FPN"] / parts["int8"]["backbone and FPN"],
+        "speedup": {name: seconds["stock"] / value for name, value in seconds.items()},
+        "speedup_backbone": {
+            name: parts["stock"][backbone] / each[backbone] for name, each in parts.items()
+        },
         "latency_ms": {name: 1000 * value for name, value in seconds.items()},
         "peak_mib": memory,
     }
@@ -118,6 +120,17 @@ def benchmark_inference(
             for name, model in models.items()
         }
     return result
+
+
+def _engines(packed: PackedModel) -> dict[str, nn.Module]:
+    """The model on each engine that can run it."""
+    models = {}
+    for name, _ in ENGINE_REGISTRY:
+        try:
+            models[name] = build_packed(packed, "cpu", name)
+        except EngineError as error:
+            print(f"Left out: {error}")
+    return models
 
 
 def _stock(packed: PackedModel, cfg: CfgNode) -> nn.Module:
@@ -212,9 +225,9 @@ def _stopwatch(name: str, module: nn.Module, spent: dict[str, float]) -> list[Ca
 
 
 def _peak_memory(
-    packed: PackedModel, cfg: CfgNode, file: str, size: tuple[int, int]
+    names: list[str], packed: PackedModel, cfg: CfgNode, file: str, size: tuple[int, int]
 ) -> dict[str, float]:
-    """MiB of a fresh process for each engine."""
+    """MiB of a fresh process for each of the models."""
     with tempfile.TemporaryDirectory() as folder:
         paths = {"packed": f"{folder}/m.safetensors", "stock": f"{folder}/m.pth"}
         packed.write(paths["packed"])
@@ -222,14 +235,14 @@ def _peak_memory(
         Path(folder, "config.yaml").write_text(cfg.dump())
         torch.save(_picture(file, size, cfg), f"{folder}/picture.pt")
         found = {}
-        for engine in _ENGINES:
-            kind = "packed" if engine in ("float", "int8") else "stock"
+        for name in names:
+            kind = "packed" if name in ENGINE_REGISTRY else "stock"
             done = subprocess.run(
                 [sys.executable, "-W", "ignore", "-m", "ptq_det.commands.benchmarks.peak_memory",
-                 engine, paths[kind], folder, str(torch.get_num_threads())],
+                 name, paths[kind], folder, str(torch.get_num_threads())],
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
-            found[engine] = json.loads(done.stdout.splitlines()[-1])
+            found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

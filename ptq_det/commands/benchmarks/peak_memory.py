@@ -9,13 +9,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from ptq_det import add_ternary_config, load_packed
+from ...config import add_ternary_config
+from ...engines import ENGINE_REGISTRY
+from ...inference import load_packed
 
 
-def main(engine: str, path: str, folder: str, threads: str) -> None:
+def main(name: str, path: str, folder: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
-    if engine in ("float", "int8"):
-        model = load_packed(path, "cpu", engine)
+    if name in ENGINE_REGISTRY:
+        model = load_packed(path, "cpu", name)
     else:
         cfg = get_cfg()
         add_ternary_config(cfg)
@@ -23,7 +25,7 @@ def main(engine: str, path: str, folder: str, threads: str) -> None:
         cfg.merge_from_file(f"{folder}/config.yaml")
         model = build_model(cfg).eval()
         DetectionCheckpointer(model).load(path)
-        if engine == "channels-last":
+        if name == "channels-last":
             model = model.to(memory_format=torch.channels_last)
     with torch.no_grad():
         model(torch.load(f"{folder}/picture.pt"))

@@ -23,7 +23,6 @@ from ...training.preflight import read_config
 
 __all__ = ["benchmark_size", "compressors", "pack_five_trits", "pack_two_bits"]
 
-MIB = 2**20
 _POWERS = 3 ** np.arange(5, dtype=np.uint8)
 
 

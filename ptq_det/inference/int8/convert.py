@@ -11,20 +11,18 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, S
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
 
-from ...packing import PackedModel
+from ...errors import EngineError
 from ...packing.packed_layer import PackedLayer
-from ...ternary.activations import is_layer, is_relu
+from ...packing.packed_model import PackedModel, fill_layer
+from ...ternary.activations import is_relu
+from ...ternary.layers import is_layer
 from ..calibration import OUTPUT
 from ..ranges import Quantization
 from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Start, Int8TopConvolutions
 from .heads import Int8Pooler, Int8RPNHead
 from .layers import Int8Conv2d, Int8Deconv2d, Int8Linear, Int8Weights, largest_input
 
-__all__ = ["UnsupportedModelError", "to_int8"]
-
-
-class UnsupportedModelError(ValueError):
-    """The integer engine has no form of a part of the model; the message names it."""
+__all__ = ["to_int8"]
 
 
 def to_int8(model: nn.Module, packed: PackedModel) -> None:
@@ -35,8 +33,7 @@ def to_int8(model: nn.Module, packed: PackedModel) -> None:
         packed: weights, and the ranges of the activations.
 
     Raises:
-        UnsupportedModelError: the model is not of the R-CNN family with ResNet and FPN, nor a
-            RetinaNet of these, or the file has no ranges of its activations.
+        EngineError: a part of the model has no integer form; the message names it.
     """
     _Converter(model, packed).convert()
 
@@ -49,10 +46,6 @@ class _Converter:
 
     def convert(self) -> None:
         model = self._model
-        if not self._packed.ranges:
-            raise UnsupportedModelError("the file was not calibrated")
-        if any(layer.activation_bits for layer in self._packed.layers.values()):
-            raise UnsupportedModelError("its activations have bits of their own")
         match model:
             case GeneralizedRCNN():
                 first = _expect(model.proposal_generator.rpn_head, StandardRPNHead).conv
@@ -72,18 +65,18 @@ class _Converter:
                 head.cls_score = self._conv(head.cls_score, self._of_input(head.cls_score), None)
                 head.bbox_pred = self._conv(head.bbox_pred, self._of_input(head.bbox_pred), None)
             case _:
-                raise UnsupportedModelError(f"it is a {type(model).__name__}")
+                raise EngineError(f"it is a {type(model).__name__}")
 
     def _of_input(self, module: nn.Module) -> Quantization:
         name = self._names[module]
         low, high = self._range(name)
         if name not in self._packed.layers:
-            raise UnsupportedModelError(f"the file has no codes of {name}")
+            raise EngineError(f"the file has no codes of {name}")
         return Quantization.of(low, high, largest_input(self._weights(module)))
 
     def _range(self, name: str) -> tuple[float, float]:
         if name not in self._packed.ranges:
-            raise UnsupportedModelError(f"the calibration did not reach {name}")
+            raise EngineError(f"the calibration did not reach {name}")
         return self._packed.ranges[name]
 
     def _weights(self, module: nn.Module) -> Int8Weights:
@@ -100,9 +93,9 @@ class _Converter:
         layer = self._packed.layers.get(name)
         norm = getattr(module, "norm", None)
         if type(module) not in (nn.Conv2d, Conv2d) or layer is None:
-            raise UnsupportedModelError(f"{name} is a {type(module).__name__}")
+            raise EngineError(f"{name} is a {type(module).__name__}")
         if norm is not None and layer.norm is None:
-            raise UnsupportedModelError(f"{name} has a norm that depends on its input")
+            raise EngineError(f"{name} has a norm that depends on its input")
         return layer
 
     def _in_float(self, module: nn.Module, convolutions: list[nn.Module]) -> nn.Module:
@@ -114,14 +107,13 @@ class _Converter:
 
     def _fill(self, module: nn.Module, layer: PackedLayer) -> None:
         """Give a layer that stays in float the packed weight and bias."""
-        module.weight = nn.Parameter(layer.weight(), requires_grad=False)
-        bias = layer.float_bias()
-        module.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        module.bias = None
+        fill_layer(module, layer)
 
     def _fpn(self, fpn: FPN) -> Int8FPN:
         _expect(fpn, FPN)
         if fpn._fuse_type != "sum":
-            raise UnsupportedModelError("its FPN does not add its levels")
+            raise EngineError("its FPN does not add its levels")
         sums = [self._of_input(conv) for conv in fpn.output_convs]
         bottom_up = self._resnet(fpn.bottom_up)
         names = fpn.in_features[::-1]
@@ -197,7 +189,7 @@ class _Converter:
                 return [block.conv1, block.conv2, block.conv3]
             case BasicBlock():
                 return [block.conv1, block.conv2]
-        raise UnsupportedModelError(f"{self._names[block]} is a {type(block).__name__}")
+        raise EngineError(f"{self._names[block]} is a {type(block).__name__}")
 
     def _rpn(self, rpn: nn.Module) -> None:
         head = rpn.rpn_head
@@ -213,7 +205,7 @@ class _Converter:
     def _roi_heads(self, heads: nn.Module) -> None:
         _expect(heads, StandardROIHeads)
         if isinstance(heads, CascadeROIHeads) or heads.keypoint_on:
-            raise UnsupportedModelError("its heads are cascaded or have keypoints")
+            raise EngineError("its heads are cascaded or have keypoints")
         _expect(heads.box_head, FastRCNNConvFCHead)
         # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
         heads.register_forward_hook(lambda module, args, output: args[1].clear())
@@ -244,13 +236,13 @@ class _Converter:
             activation = getattr(module, "activation", None)
             relu = is_relu(activation) and not isinstance(activation, nn.ReLU6)
             if activation is not None and not relu:
-                raise UnsupportedModelError(f"{self._names[module]} has another end than a ReLU")
+                raise EngineError(f"{self._names[module]} has another end than a ReLU")
             for other, each in between:
                 if isinstance(each, nn.ReLU):
                     relu = True
                     setattr(sequence, other, nn.Identity())
                 elif not isinstance(each, (nn.Flatten, nn.Identity)):
-                    raise UnsupportedModelError(f"{self._names[module]} has a norm behind it")
+                    raise EngineError(f"{self._names[module]} has a norm behind it")
             setattr(sequence, name, self._layer(module, source, goal, relu))
             source = goal
 
@@ -261,13 +253,13 @@ class _Converter:
             try:
                 return Int8Deconv2d(self._weights(module), module, source, target, relu)
             except ValueError as error:
-                raise UnsupportedModelError(f"{self._names[module]}: {error}") from error
+                raise EngineError(f"{self._names[module]}: {error}") from error
         return self._conv(module, source, target, relu)
 
 
 def _expect(module: nn.Module, kind: type) -> nn.Module:
     if not isinstance(module, kind):
-        raise UnsupportedModelError(f"it has a {type(module).__name__}, not a {kind.__name__}")
+        raise EngineError(f"it has a {type(module).__name__}, not a {kind.__name__}")
     return module
 
 

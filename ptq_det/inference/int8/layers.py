@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...packing.packed_layer import PackedLayer
+from ...packing.packed_model import bias_of
 from ..ranges import Quantization
 
 __all__ = [
@@ -68,7 +69,7 @@ class Int8Weights(NamedTuple):
         Codes of the file are taken as they are where they are multiples of one scale a filter;
         others are rounded to 127 steps a filter.
         """
-        values, bias = layer.values, layer.float_bias()
+        values, bias = layer.values, bias_of(layer)
         linear = layer.scale is not None and len(layer.scale) == 1 and layer.offset == 1
         if linear and values.dtype == np.int8:
             scale = torch.from_numpy(layer.scale[0].astype(np.float32)).expand(len(values))
@@ -76,7 +77,7 @@ class Int8Weights(NamedTuple):
             if bool((scale < 0).any()):
                 codes = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1)
             return cls(codes, torch.where(scale == 0, 1, scale.abs()), bias)
-        filters = layer.filters()
+        filters = torch.from_numpy(layer.filters())
         scale = filters.abs().amax(1) / _LARGEST
         scale = torch.where(scale > 0, scale, 1)
         codes = (filters / scale.unsqueeze(1)).round().to(torch.int8)

@@ -1,0 +1,65 @@
+"""Engine ``int8``: integers on a CPU, by oneDNN's kernels."""
+
+import ctypes
+import platform
+
+import torch
+
+from ...engines import ENGINE_REGISTRY, Engine
+from ...packing.skeleton import build_skeleton
+from .convert import to_int8
+from .layers import saturates
+
+__all__ = ["Int8Engine"]
+
+_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 1 << 18  # glibc's malloc.h; bytes
+
+
+@ENGINE_REGISTRY.register()
+class Int8Engine(Engine):
+    """uint8 activations and int8 weights, for a calibrated file of the R-CNN family with ResNet and
+    FPN, or of a RetinaNet of these."""
+
+    name = "int8"
+
+    def why_not(self, packed, device):
+        if device is not None and torch.device(device).type != "cpu":
+            return f"it runs on a CPU, not on {device}"
+        if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+            return "PyTorch has no oneDNN here"
+        if not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
+            return "PyTorch's oneDNN has no qconv2d_pointwise here"
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+            return "this CPU has no AVX2"
+        if not packed.architecture.is_detector:
+            return "only detectors run on integers"
+        if any(layer.activation_bits for layer in packed.layers.values()):
+            return "its activations have bits of their own"
+        if not packed.ranges:
+            return (
+                "the file was not calibrated; tools/pack.py FILE --calibrate DATASET --output "
+                "OTHER_FILE makes one that is"
+            )
+        return None
+
+    def build(self, packed, device):
+        _return_freed_memory()
+        model = build_skeleton(packed.architecture, packed.cfg, packed.path)
+        to_int8(model, packed)
+        weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
+        model.load_state_dict(weights, strict=False)
+        return model.requires_grad_(False).eval()
+
+    def about(self):
+        without = " without VNNI, with 7-bit inputs of 8-bit weights" if saturates() else ""
+        return f"by oneDNN{without}"
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give freed tensors back to the system.
+
+    It raises the size from which it does so with every large tensor that is freed, and activations
+    then leave holes: a sixth of the peak of a process that predicts one picture.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)

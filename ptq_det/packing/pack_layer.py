@@ -1,0 +1,88 @@
+"""Packs a layer of a model: its codes or rounded weights, its norm folded in."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..ternary.filters import filter_shape, to_filters
+from ..ternary.layers import TernaryLayer
+from ..ternary.norms import norm_factor_and_shift
+from .packed_layer import PackedLayer
+
+__all__ = ["pack_layer"]
+
+_HALF_ERROR = 2.0**-10  # relative error that float16 may have
+_NEGLIGIBLE = 2.0**-6  # what is smaller than this times the largest may have the error of that
+
+
+@torch.no_grad()
+def pack_layer(
+    module: nn.Module, float_layers: str, norm_name: str | None, norm: nn.Module | None
+) -> PackedLayer:
+    """A layer with its norm folded in.
+
+    Args:
+        module: Conv2d, ConvTranspose2d or Linear, ternary or not.
+        float_layers: "int8" or "float16", what a layer that is not ternary becomes.
+        norm_name: name of the norm behind it in the model, or None.
+        norm: the norm itself, where it is of the kind that folds.
+    """
+    transposed = isinstance(module, nn.ConvTranspose2d)
+    groups = module.groups if transposed else None
+    shape = tuple(module.weight.shape)
+    folded = norm_factor_and_shift(norm)
+    bias = None if module.bias is None else module.bias.double()
+    if folded is not None:
+        factor, shift = folded
+        bias = shift if bias is None else bias * factor + shift
+    if isinstance(module, TernaryLayer):
+        codes, scale = module.codes_and_scale()
+        scale, offset = module.ternary.quantizer.linear(scale)
+        scale = scale.double() if folded is None else scale.double() * factor
+        kind = "ternary" if module.ternary.quantizer.levels == 1 else "quantized"
+        values, scale = codes.to(torch.int8), _half_or_single(scale)
+    else:
+        filters = to_filters(module.weight, groups).double()
+        filters = filters if folded is None else filters * factor.unsqueeze(1)
+        kind, offset = float_layers, 1.0
+        values, scale = _to_int8(filters) if kind == "int8" else (_half_or_single(filters), None)
+    values = values.numpy(force=True) if isinstance(values, Tensor) else values
+    return PackedLayer(
+        kind,
+        shape,
+        groups,
+        np.ascontiguousarray(values.reshape(filter_shape(shape, groups))),
+        scale,
+        None if bias is None else _half_or_single(bias),
+        None if folded is None else norm_name,
+        None if folded is None else float(norm.eps),
+        offset,
+        *_activation_of(module),
+    )
+
+
+def _activation_of(module: nn.Module) -> tuple[int, float | None]:
+    """Bits and clip of a layer's input, 0 and None where it is in float."""
+    pact = getattr(module, "pact", None)
+    clip = 0.0 if pact is None else float(pact.clip)
+    return (pact.bits, clip) if clip > 0 else (0, None)
+
+
+def _to_int8(filters: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Nearest multiples of one scale a filter, whose largest magnitude is 127 times it."""
+    scale = _half_or_single((filters.abs().amax(1, keepdim=True) / 127).T)
+    step = torch.from_numpy(scale.astype(np.float64)).to(filters.device).T
+    values = (filters / torch.where(step > 0, step, 1)).round().clamp(-127, 127)
+    return values.to(torch.int8), scale
+
+
+def _half_or_single(tensor: Tensor) -> np.ndarray:
+    """In float16 where that keeps every value that matters to 2⁻¹⁰, else in float32."""
+    tensor = tensor.detach().cpu()
+    half = tensor.half()
+    error = (half.double() - tensor.double()).abs()
+    allowed = tensor.double().abs()
+    if allowed.numel():
+        allowed = allowed.clamp(min=float(allowed.max()) * _NEGLIGIBLE)
+    exact = bool((error <= _HALF_ERROR * allowed).all())
+    return (half if exact else tensor.float()).numpy()
