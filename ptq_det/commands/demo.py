@@ -64,7 +64,7 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
     packed_ap = _average_precision(trainer._last_eval_results)  # of the file, at the end of train
 
     logger.info("3/4 Evaluating the ternary model in memory, to compare with the file")
-    measured = TernaryStatistics.of(ternary_layers(trainer.model))
+    measured = TernaryStatistics.of(ternary_layers(trainer.model)).all
     ternary_ap = _average_precision(TernaryTrainer.test(cfg, trainer.model))
 
     logger.info("4/4 Drawing predictions")

@@ -1,13 +1,14 @@
 """How ternary a model is: sparsity, entropy, discrepancy and flips of its codes."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from .layers import TernaryLayer
 
-__all__ = ["TernaryStatistics", "code_entropy"]
+__all__ = ["Figures", "TernaryStatistics", "code_entropy"]
 
 
 def code_entropy(codes: Tensor) -> float:
@@ -18,21 +19,36 @@ def code_entropy(codes: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class TernaryStatistics:
-    """Figures over all ternary layers of a model.
+class Figures:
+    """How ternary some weights are.
 
     Attributes:
+        weights: how many they are.
         sparsity: fraction of zeros among the codes.
         bits_per_weight: entropy of each layer's codes, averaged over the weights.
         discrepancy: ‖w − ŵ‖ / ‖w‖ of latent weights w and ternary weights ŵ.
-        sign_flips: fraction of codes that differ from ``previous``; 0 without it.
-        codes: int8 codes of each layer.
+        sign_flips: fraction of codes that differ from those of an earlier measurement.
     """
 
+    weights: int
     sparsity: float
     bits_per_weight: float
     discrepancy: float
     sign_flips: float
+
+
+@dataclass(frozen=True)
+class TernaryStatistics:
+    """Figures over all ternary layers of a model, and of each.
+
+    Attributes:
+        all: over all layers; flips are 0 without an earlier measurement.
+        layers: of each layer by its name.
+        codes: int8 codes of each layer.
+    """
+
+    all: Figures
+    layers: dict[str, Figures]
     codes: dict[str, Tensor]
 
     @classmethod
@@ -47,22 +63,34 @@ class TernaryStatistics:
             previous: codes of an earlier measurement.
         """
         codes: dict[str, Tensor] = {}
-        weights = zeros = flips = 0
-        bits = squared_error = squared_norm = 0.0
+        sums = {}
         for name, layer in layers.items():
             codes[name], value = layer.codes_and_value()
             latent = layer.weight.detach().float()
-            weights += latent.numel()
-            zeros += int(torch.count_nonzero(codes[name] == 0))
-            bits += code_entropy(codes[name]) * latent.numel()
-            squared_error += float((latent - value).square().sum())
-            squared_norm += float(latent.square().sum())
-            if previous:
-                flips += int(torch.count_nonzero(codes[name] != previous[name]))
-        return cls(
-            sparsity=zeros / max(1, weights),
-            bits_per_weight=bits / max(1, weights),
-            discrepancy=(squared_error / squared_norm) ** 0.5 if squared_norm else 0.0,
-            sign_flips=flips / max(1, weights),
-            codes=codes,
-        )
+            flipped = codes[name] != previous[name] if previous else codes[name].new_zeros(1)
+            sums[name] = (
+                latent.numel(),
+                int(torch.count_nonzero(codes[name] == 0)),
+                code_entropy(codes[name]) * latent.numel(),
+                float((latent - value).square().sum()),
+                float(latent.square().sum()),
+                int(torch.count_nonzero(flipped)),
+            )
+        total = [sum(column) for column in zip(*sums.values(), strict=True)] or [0] * 6
+        return cls(_figures(*total), {name: _figures(*each) for name, each in sums.items()}, codes)
+
+    def to_json(self) -> str:
+        """The figures over all layers (``all``) and of each (``layers``), as JSON."""
+        layers = {name: asdict(figures) for name, figures in self.layers.items()}
+        return json.dumps({"all": asdict(self.all), "layers": layers}, indent=1)
+
+
+def _figures(weights, zeros, bits, squared_error, squared_norm, flips) -> Figures:
+    count = max(1, weights)
+    return Figures(
+        weights=weights,
+        sparsity=zeros / count,
+        bits_per_weight=bits / count,
+        discrepancy=(squared_error / squared_norm) ** 0.5 if squared_norm else 0.0,
+        sign_flips=flips / count,
+    )

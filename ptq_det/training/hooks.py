@@ -1,6 +1,7 @@
 """The hook that takes the weights from float to ternary during fine-tuning."""
 
 import logging
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -11,8 +12,9 @@ from detectron2.utils.logger import setup_logger
 from ..compensation.whole_model import compensate_model
 from ..data.loader import build_resumable_train_loader
 from ..errors import InputError
+from ..files import replacing
 from ..settings import TernarySettings
-from ..ternary.norms import fold_norms
+from ..ternary.norms import find_norms, fold_norms
 from ..ternary.schedule import Stage, pruning_ratio, stage_at
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import check_trained, ternarize, ternary_layers, unwrap
@@ -31,7 +33,8 @@ class PTQHook(HookBase):
 
     Scalars in the event storage: ``ternary/sparsity``, ``ternary/bits_per_weight`` (entropy),
     ``ternary/discrepancy`` (‖w − ŵ‖ / ‖w‖) and ``ternary/sign_flips`` (fraction of codes that
-    changed since they were last logged).
+    changed since they were last logged). The last measurement is written to
+    ``OUTPUT_DIR/ternary_statistics.json`` too, by layer.
 
     Args:
         cfg: full config. A model without ternary layers is ternarized before training.
@@ -80,7 +83,9 @@ class PTQHook(HookBase):
         if comm.is_main_process() and (
             next_iter % self.period == 0 or next_iter == self.trainer.max_iter
         ):
-            self._log()
+            measured = self._log()
+            if next_iter == self.trainer.max_iter:
+                self._write(measured)
 
     def _enter(self, stage: Stage) -> None:
         self._stage = stage
@@ -92,11 +97,11 @@ class PTQHook(HookBase):
                 # The momentum would move weights apart that now share a scale.
                 self.trainer.optimizer.state.pop(layer.weight, None)
 
-    def _log(self) -> None:
+    def _log(self) -> TernaryStatistics:
         measured = TernaryStatistics.of(self._layers, self._codes)
         self._codes = measured.codes
         scalars = {
-            name: getattr(measured, name)
+            name: getattr(measured.all, name)
             for name in ("sparsity", "bits_per_weight", "discrepancy", "sign_flips")
         }
         for name, value in scalars.items():
@@ -107,6 +112,14 @@ class PTQHook(HookBase):
             self._stage.value,
             ", ".join(f"{name} {value:.4f}" for name, value in scalars.items()),
         )
+        return measured
+
+    def _write(self, measured: TernaryStatistics) -> None:
+        path = Path(self.cfg.OUTPUT_DIR) / "ternary_statistics.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as scratch:
+            scratch.write_text(measured.to_json() + "\n")
+        self._logger.info("Figures of each ternary layer: %s", path)
 
     def _loss_scale(self) -> float:
         """What mixed precision multiplies the loss by, 1 without it."""
@@ -122,10 +135,12 @@ class PTQHook(HookBase):
             layer.ternary.loaded = True  # weights came before; which ones, nobody can tell now
 
     def _warn_of_frozen_norms(self) -> None:
+        modules = dict(unwrap(self.trainer.model).named_modules())
+        norms = find_norms(unwrap(self.trainer.model))
         frozen = [
             name
             for name, layer in self._layers.items()
-            if isinstance(getattr(layer, "norm", None), FrozenBatchNorm2d)
+            if isinstance(modules.get(norms.get(name)), FrozenBatchNorm2d)
             and not layer.ternary.quantizer.folds_norms
         ]
         if frozen:

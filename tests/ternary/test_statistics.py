@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -16,16 +17,27 @@ def test_entropy_by_hand():
     assert code_entropy(torch.tensor([-1, 0, 1])) == pytest.approx(math.log2(3))
 
 
-def test_figures_of_a_layer_by_hand(cfg):
+def test_figures_of_layers_by_hand(cfg):
     cfg.TERNARY.SPARSITY = 0.5
-    model = nn.Sequential(nn.Linear(4, 1, bias=False))
+    model = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(2, 2, bias=False))
     model[0].weight.data = torch.tensor([[3.0, -5.0, 0.0, 1.0]])
+    model[1].weight.data = torch.tensor([[0.0, 2.0], [-2.0, 0.0]])
     ternarize(model, cfg)
     layers = ternary_layers(model)
     first = TernaryStatistics.of(layers)
-    assert first.sparsity == 0.5 and first.bits_per_weight == 1.5 and first.sign_flips == 0
-    assert first.discrepancy == pytest.approx(math.sqrt((1 + 1 + 0 + 1) / 35))
+    assert first.all.weights == 8 and first.all.sparsity == 0.5 and first.all.sign_flips == 0
+    assert first.all.bits_per_weight == 1.5
+    assert first.layers["0"].discrepancy == pytest.approx(math.sqrt((1 + 1 + 0 + 1) / 35))
+    assert first.layers["1"].discrepancy == 0
+    assert first.all.discrepancy == pytest.approx(math.sqrt(3 / 43))
     with torch.no_grad():
         model[0].weight[0, 3] = 9  # takes the place of 3 among the kept
     second = TernaryStatistics.of(layers, first.codes)
-    assert second.sign_flips == 0.5
+    assert second.layers["0"].sign_flips == 0.5 and second.layers["1"].sign_flips == 0
+    assert second.all.sign_flips == 0.25
+    told = json.loads(second.to_json())
+    assert told["layers"]["0"]["sign_flips"] == 0.5 and told["all"]["weights"] == 8
+
+
+def test_a_model_without_ternary_layers_has_figures_too():
+    assert TernaryStatistics.of({}).all.sparsity == 0

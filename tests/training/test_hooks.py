@@ -1,5 +1,6 @@
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +38,9 @@ def test_works_with_a_default_trainer(cfg):
     assert 0.5 < latest["ternary/bits_per_weight"] < 1.58
     assert latest["ternary/discrepancy"] == pytest.approx(0, abs=1e-5)  # frozen: w is ternary
     assert latest["ternary/sign_flips"] < 1e-4  # a scale near 0 may still change its sign
+    told = json.loads(Path(cfg.OUTPUT_DIR, "ternary_statistics.json").read_text())
+    assert told["layers"].keys() == codes_of(trainer.model).keys()
+    assert told["all"]["sparsity"] == latest["ternary/sparsity"]
 
 
 def test_stages_run_in_order_with_a_rising_sparsity(cfg):
@@ -150,3 +154,12 @@ def test_frozen_norms_are_warned_of(cfg, norm, said, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
     TernaryTrainer(cfg).train()
     assert ("set MODEL.RESNETS.NORM BN" in caplog.text) == said
+
+
+def test_frozen_norms_are_found_behind_layers_that_do_not_hold_them(cfg, caplog, monkeypatch):
+    cfg.MODEL.BACKBONE.NAME = "build_mobilenet_v2_fpn_backbone"
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM = "FrozenBN", "BN"
+    cfg.SOLVER.MAX_ITER = 1
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    TernaryTrainer(cfg).train()
+    assert "ternary layers (backbone.bottom_up.features" in caplog.text
