@@ -13,7 +13,7 @@ WHEEL := --no-deps --only-binary=:all: --implementation cp --python-version 3.10
 .PHONY: demo test lint venv clean
 
 demo: venv
-	$(BIN)/python tools/run_demo.py
+	$(BIN)/python tools/demo.py --fine-tune
 
 test: venv
 	$(BIN)/python -m pytest -q tests

@@ -1,37 +1,54 @@
 #!/usr/bin/env python
-"""Draws the predictions of a packed model.
+"""Draws what a packed model finds; or runs the whole path from float weights to the packed file.
 
+python tools/demo.py                                  what the packaged detector finds
 python tools/demo.py --weights model.safetensors --input a.jpg b.jpg --output drawn
+python tools/demo.py --fine-tune                      the whole path; `make demo` calls this
 """
 
 import argparse
 import sys
 import warnings
+from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from ptq_det.commands.draw import draw_predictions, predictor_of
+from ptq_det.commands.demo import run_demo
+from ptq_det.commands.draw import built_in_pictures, draw_predictions, predictor_of
+from ptq_det.engines import ENGINE_REGISTRY
 from ptq_det.errors import InputError
-from ptq_det.inference import ENGINES
+
+CONFIG = Path(__file__).parents[1] / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
+PACKAGED = "ptq_det://shapes_mask_rcnn_ptq.safetensors"
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", required=True, help="packed model")
-    parser.add_argument("--input", required=True, nargs="+", help="pictures")
-    parser.add_argument("--output", required=True, help="folder for the drawings")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score that is drawn")
-    parser.add_argument("--min-size", type=int, help="shorter side in pixels")
-    parser.add_argument("--engine", choices=ENGINES, default="float", help="what computes")
-    args = parser.parse_args()
-    setup_logger(name="ptq_det")
+    parser.add_argument("--output", default="output/demo", help="folder for what is written")
+    draw = parser.add_argument_group("drawing")
+    draw.add_argument("--weights", default=PACKAGED, help="packed model, or the packaged one")
+    draw.add_argument("--input", nargs="+", help="pictures; without, some generated ones")
+    draw.add_argument("--threshold", type=float, default=0.5, help="least score that is drawn")
+    draw.add_argument("--min-size", type=int, help="shorter side in pixels")
+    engines = [name for name, _ in ENGINE_REGISTRY]
+    draw.add_argument("--engine", choices=engines, help="what computes; float unless named")
+    path = parser.add_argument_group("the whole path")
+    path.add_argument("--fine-tune", action="store_true", help="fine-tune, pack and evaluate")
+    path.add_argument("--config-file", default=str(CONFIG))
+    path.add_argument("opts", nargs="*", help="overrides of the config", metavar="KEY VALUE")
+    args = parser.parse_intermixed_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
+        if args.fine_tune:
+            run_demo(args.config_file, args.output, args.opts)
+            return
+        setup_logger(name="ptq_det")
         predictor, metadata = predictor_of(args.weights, args.min_size, args.engine)
+        inputs = args.input or built_in_pictures(args.output)
         for path, count in draw_predictions(
-            predictor, metadata, args.input, args.output, args.threshold
+            predictor, metadata, inputs, args.output, args.threshold
         ):
             print(f"{path}: {count} objects")
     except (InputError, OSError) as error:

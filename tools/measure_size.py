@@ -1,6 +1,7 @@
 #!/usr/bin/env python
-"""Packs a model into a real file and shows where its bytes are.
+"""Shows where the bytes of a model are, before and after packing, or what is in a packed file.
 
+python tools/measure_size.py model.safetensors
 python tools/measure_size.py --config-file configs/mask_rcnn_R50_ptq.yaml MODEL.WEIGHTS W
 python tools/measure_size.py --torchvision resnet18 [--weights FILE] TERNARY.SPARSITY 0.89
 
@@ -8,15 +9,18 @@ W is a ternary checkpoint, a packed file, or a float checkpoint, which is ternar
 """
 
 import argparse
+import logging
 import sys
 import warnings
 
 from detectron2.utils.logger import setup_logger
 
 from ptq_det.commands.classification import NETWORKS, build_classifier, classifier_config
+from ptq_det.commands.pack import split_words
 from ptq_det.errors import InputError
 from ptq_det.files import replacing
 from ptq_det.inference import calibrate_packed
+from ptq_det.packing.inspection import describe_file
 from ptq_det.packing.report import draw_sizes, measure_size
 from ptq_det.packing.source import packed_from_checkpoint, packed_from_model
 from ptq_det.training.preflight import check_datasets, check_weights, read_config
@@ -26,18 +30,27 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    model = parser.add_mutually_exclusive_group(required=True)
+    model = parser.add_mutually_exclusive_group()
     model.add_argument("--config-file", help="config of a detector")
     model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
     parser.add_argument("--weights", default="", help="weights of the --torchvision network")
     parser.add_argument(
-        "--calibrate", metavar="DATASET", help="find the ranges that the engine int8 needs"
+        "--calibrate", metavar="DATASET", help="as tools/pack.py has it; goes with the next release"
     )
-    parser.add_argument("--output", help="packed file to keep, e.g. model.safetensors")
+    parser.add_argument("--output", help="as tools/pack.py has it; goes with the next release")
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--plot", help="file for a picture of where the bytes are, .png")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
-    return parser.parse_args()
+    parser.add_argument(
+        "words", nargs="*", metavar="[FILE] [KEY VALUE ...]",
+        help="packed file to look into; or overrides of the config",
+    )  # fmt: skip
+    args = parser.parse_intermixed_args()
+    args.file, args.opts = split_words(args.words)
+    if (args.config_file or args.torchvision) and args.file:
+        parser.error(f"{args.file!r} is neither a key nor a value; the weights are MODEL.WEIGHTS")
+    if not (args.config_file or args.torchvision or args.file):
+        parser.error("give a packed file, --config-file or --torchvision")
+    return args
 
 
 def packed_model(args):
@@ -57,6 +70,11 @@ def main():
     for name in ("fvcore", "ptq_det"):
         setup_logger(name=name)
     try:
+        if args.file:
+            print(describe_file(args.file))
+            return
+        if args.output or args.calibrate:
+            logging.getLogger("ptq_det").warning("tools/pack.py packs and calibrates from now on")
         packed, one_shot = packed_model(args)
         if args.calibrate:
             check_datasets([args.calibrate])

@@ -14,12 +14,15 @@ from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
 from torch import nn
 
+from ..data.shapes import generate_shapes
 from ..errors import InputError
 from ..files import replacing
 from ..inference import load_packed
 from ..packing.packed_model import PackedModel, packed_config
 
-__all__ = ["draw_predictions", "predictor_of"]
+__all__ = ["built_in_pictures", "draw_predictions", "predictor_of"]
+
+_DRAWN_SIDE = 512  # pixels that the longer side of a drawing has at least
 
 
 class _Predictor(DefaultPredictor):
@@ -81,10 +84,18 @@ def draw_predictions(
             raise InputError(f"picture {name!r} cannot be read: {error}") from error
         instances = predictor(image)["instances"].to("cpu")
         instances = instances[instances.scores >= threshold]
-        drawn = Visualizer(image[:, :, ::-1], metadata).draw_instance_predictions(instances)
+        scale = max(1, round(_DRAWN_SIDE / max(image.shape[:2])))
+        drawn = Visualizer(image[:, :, ::-1], metadata, scale).draw_instance_predictions(instances)
         path = folder / f"{Path(name).stem}.png"
         with replacing(path) as scratch:
             data = np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
             _, encoded = cv2.imencode(".png", data)
             scratch.write_bytes(encoded.tobytes())
         yield path, len(instances)
+
+
+def built_in_pictures(output: str | os.PathLike, count: int = 6) -> list[str]:
+    """Generate some pictures of the built-in data set below a folder; their paths."""
+    folder = Path(output) / "pictures"
+    generate_shapes(folder, "val", count)
+    return sorted(map(str, (folder / "val").glob("*.png")))

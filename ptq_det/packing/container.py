@@ -39,10 +39,12 @@ class Container:
     Attributes:
         tensors: by name.
         metadata: texts by name, without format, version and digests.
+        version: of the format that it was read from; files are written in the latest.
     """
 
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
+    version: str = VERSION
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file; the same content gives the same bytes."""
@@ -92,9 +94,10 @@ class Container:
         for name, tensor in tensors.items():
             if _digest(tensor) != digests[name]:
                 raise PackedFileError(path, f"the tensor {name!r} is damaged; get the file again")
+        version = metadata["version"]
         for key in ("format", "version", "digest"):
             del metadata[key]
-        return cls(tensors, metadata)
+        return cls(tensors, metadata, version)
 
 
 def is_packed(path: str | os.PathLike) -> bool:

@@ -44,23 +44,24 @@ def every_quantizer():
             yield pytest.param(build_quantizer(name, **chosen), id=title)
 
 
+ODD_WEIGHTS = [
+    torch.randn(7, 13),
+    torch.randn(1, 1),
+    torch.randn(5, 1),
+    torch.zeros(3, 4),
+    torch.zeros(1, 0),
+    torch.full((3, 5), -0.5),
+    torch.tensor([[0.0, 0, 0], [1, -2, 3]]),
+    torch.randn(64, 9) * 1e-20,
+    torch.randn(64, 9) * 1e15,
+    torch.randn(8, 6, dtype=torch.float64),
+]
+
+
 @pytest.mark.parametrize("quantizer", list(every_quantizer()))
 class TestEveryQuantizer:
     @pytest.mark.parametrize(
-        "weight",
-        [
-            torch.randn(7, 13),
-            torch.randn(1, 1),
-            torch.randn(5, 1),
-            torch.zeros(3, 4),
-            torch.zeros(1, 0),
-            torch.full((3, 5), -0.5),
-            torch.tensor([[0.0, 0, 0], [1, -2, 3]]),
-            torch.randn(64, 9) * 1e-20,
-            torch.randn(64, 9) * 1e15,
-            torch.randn(8, 6, dtype=torch.float64),
-        ],
-        ids=lambda w: f"{tuple(w.shape)}-{float(w.abs().sum()):.1g}",
+        "weight", ODD_WEIGHTS, ids=lambda w: f"{tuple(w.shape)}-{float(w.abs().sum()):.1g}"
     )
     def test_codes_and_scales_of_odd_weights(self, quantizer, weight):
         codes = quantizer.codes(weight, 0.5)
