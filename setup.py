@@ -15,7 +15,8 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ptq_det", "ptq_det.*"]),
-    package_data={"ptq_det.data": ["weights/*.safetensors"]},
+    package_data={"ptq_det": ["py.typed"], "ptq_det.data": ["weights/*.safetensors"]},
+    license="Apache-2.0",
     python_requires=">=3.10,<3.13",  # NumPy 1 has no wheels for later versions
     # Detectron2 is not among these: PyPI has no official one, and one that is installed must stay.
     install_requires=[

@@ -39,6 +39,8 @@ def main():
     path.add_argument("--config-file", default=str(CONFIG))
     path.add_argument("opts", nargs="*", help="overrides of the config", metavar="KEY VALUE")
     args = parser.parse_intermixed_args()
+    if args.opts and not args.fine_tune:
+        parser.error(f"{args.opts[0]!r}: pictures are given by --input, overrides by --fine-tune")
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
         if args.fine_tune:

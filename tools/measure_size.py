@@ -46,8 +46,15 @@ def parse():
     )  # fmt: skip
     args = parser.parse_intermixed_args()
     args.file, args.opts = split_words(args.words)
-    if (args.config_file or args.torchvision) and args.file:
-        parser.error(f"{args.file!r} is neither a key nor a value; the weights are MODEL.WEIGHTS")
+    if args.torchvision and args.file:
+        parser.error(f"{args.file!r} is neither a key nor a value; weights are given by --weights")
+    if args.config_file and args.file:
+        args.opts += ["MODEL.WEIGHTS", args.file]
+        args.file = None
+    if args.weights and not args.torchvision:
+        parser.error("--weights goes with --torchvision; those of a detector are MODEL.WEIGHTS")
+    if args.file and (args.json or args.plot or args.output or args.calibrate):
+        parser.error(f"{args.file} alone is looked into; give --config-file too for anything else")
     if not (args.config_file or args.torchvision or args.file):
         parser.error("give a packed file, --config-file or --torchvision")
     return args

@@ -49,7 +49,9 @@ def has_checkpoint(cfg):
 
 
 def build_for_evaluation(cfg, resume):
-    if not (resume and has_checkpoint(cfg)) and names_packed_model(cfg):
+    resume = resume and has_checkpoint(cfg)
+    checkpoint = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
+    if names_packed_model(cfg, checkpoint if resume else None):
         return load_for_evaluation(cfg)
     model = TernaryTrainer.build_model(cfg).eval()
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)

@@ -1,7 +1,10 @@
 """Packs a checkpoint, or calibrates a packed file; ``tools/pack.py`` is its command line."""
 
+from detectron2.utils.file_io import PathManager
+
 from ..errors import InputError
 from ..inference import calibrate_packed
+from ..packing.container import is_packed
 from ..packing.packed_model import PackedModel
 from ..packing.report import SizeReport, measure_size
 from ..packing.source import packed_from_checkpoint
@@ -32,6 +35,9 @@ def pack(
     if config_file is None:
         if file is None or overrides:
             raise InputError("give --config-file, or a packed file alone")
+        is_other = not file.endswith(".safetensors") and PathManager.isfile(file)
+        if is_other and not is_packed(PathManager.get_local_path(file)):
+            raise InputError(f"{file} is no packed model; give its --config-file too")
         packed, one_shot = PackedModel.read(file), False
     else:
         weights = [] if file is None else ["MODEL.WEIGHTS", file]

@@ -83,20 +83,24 @@ def evaluate_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDic
     return OrderedDict((f"{name}_TTA", value) for name, value in results.items())
 
 
-def names_packed_model(cfg: CfgNode) -> bool:
-    """Whether ``MODEL.WEIGHTS`` is a packed model; it must be a file that is there, or empty.
+def names_packed_model(cfg: CfgNode, weights: str | None = None) -> bool:
+    """Whether weights are a packed model.
+
+    Args:
+        cfg: full config.
+        weights: a file that is there, or empty; ``MODEL.WEIGHTS`` by default.
 
     Raises:
         InputError: it is none, but ``TERNARY.ENGINE`` names what runs packed models alone.
     """
-    weights = cfg.MODEL.WEIGHTS
+    weights = cfg.MODEL.WEIGHTS if weights is None else weights
     if weights and is_packed(PathManager.get_local_path(weights.split("?")[0])):
         return True
     if cfg.TERNARY.ENGINE:
         raise InputError(
-            f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and MODEL.WEIGHTS is "
-            f"{weights!r}; give the model_final.safetensors that training ends with, or what "
-            "tools/pack.py writes"
+            f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and the weights are "
+            f"{weights!r}; give as MODEL.WEIGHTS the model_final.safetensors that training ends "
+            "with, or what tools/pack.py writes"
         )
     return False
 

@@ -142,7 +142,7 @@ def _read_header(path: str | os.PathLike) -> bytes:
 def _check(path, header: bytes, metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise PackedFileError(
-            path, "a safetensors file, but not a packed model (tools/measure_size.py makes one)"
+            path, "a safetensors file, but not a packed model (tools/pack.py makes one)"
         )
     if metadata.get("version") not in _READABLE:
         raise PackedFileError(

@@ -48,7 +48,7 @@ def test_an_engine_needs_a_packed_file(cfg, tmp_path):
         cfg.MODEL.WEIGHTS, cfg.TERNARY.ENGINE = weights, ""
         assert not names_packed_model(cfg)
         cfg.TERNARY.ENGINE = "int8"
-        with pytest.raises(InputError, match=r"runs packed files.*model_final\.safetensors"):
+        with pytest.raises(InputError, match=r"int8 runs packed files.*model_final\.safetensors"):
             names_packed_model(cfg)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -37,20 +38,38 @@ def file(cfg, tmp_path):
     return tmp_path / "m.safetensors"
 
 
-def test_measure_size_packs_a_float_model(tool, repo, tmp_path):
-    args = ["--config-file", str(repo / QUICK), "--output", "o.safetensors"]
-    done = tool("measure_size", *args, "--json", "o.json", "--plot", "o.png")
+def test_measure_size_of_a_float_model(tool, repo, tmp_path):
+    done = tool("measure_size", "--config-file", str(repo / QUICK), "--json", "o.json", "--plot",
+                "o.png", "TERNARY.SPARSITY", "0.9")  # fmt: skip
     report = json.loads((tmp_path / "o.json").read_text())
-    assert report["verified"] and report["one_shot"]
-    assert report["file_bytes"] == (tmp_path / "o.safetensors").stat().st_size
+    assert report["verified"] and report["one_shot"] and 0.89 < report["sparsity"] < 0.91
     assert (tmp_path / "o.png").stat().st_size > 5000
     assert "one shot" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("file verified")
-    again = tool(
-        "measure_size", "--config-file", str(repo / QUICK), "MODEL.WEIGHTS", "o.safetensors"
-    )
-    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+
+
+def test_measure_size_still_packs_for_a_release_and_says_what_does_from_now_on(tool, tmp_path):
+    done = tool("measure_size", "--torchvision", "resnet18", "--output", "o.safetensors")
+    assert "tools/pack.py packs and calibrates from now on" in done.stdout + done.stderr
+    assert (tmp_path / "o.safetensors").stat().st_size > 1e5
+
+
+def test_pack_then_look_into_the_file(tool, repo, tmp_path):
+    config = ["--config-file", str(repo / QUICK)]
+    done = tool("pack", *config, "--output", "o.safetensors", "TERNARY.SPARSITY", "0.9")
+    size = (tmp_path / "o.safetensors").stat().st_size
+    assert f"o.safetensors: {size} bytes" in done.stdout and "one shot" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("file verified")
+    again = tool("pack", *config, "o.safetensors", "--output", "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "o.safetensors"
+    ).read_bytes()
     assert "one shot" not in again.stdout
+    look = tool("measure_size", "o.safetensors").stdout
+    assert f"{size} bytes" in look and "format version 2" in look and "GeneralizedRCNN" in look
+    assert "classes: 6 (circle, square" in look and "int8: no" in look
+    (row,) = [line for line in look.splitlines() if "roi_heads.box_head.fc1 " in line]
+    assert "| ternary |" in re.sub(" +", " ", row) and "| 90.0" in row
 
 
 def test_measure_size_of_a_classification_network(tool):
@@ -74,9 +93,26 @@ def test_demo_draws_pictures(tool, file, pictures, tmp_path):
     assert (tmp_path / "drawn" / picture.name).exists() and "objects" in done.stdout
 
 
+def test_demo_without_arguments_finds_things(tool, tmp_path):
+    done = tool("demo")
+    found = re.findall(r"output/demo/\d+\.png: (\d+) objects", done.stdout)
+    assert len(found) == 6 and sum(map(int, found)) >= 12
+    assert len(list((tmp_path / "output/demo").glob("*.png"))) == 6
+    on_integers = tool("demo", "--engine", "int8")
+    assert "Engine: int8" in on_integers.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["pack", "no.safetensors", "--output", "o"], "no.safetensors"),
+        (["pack", "m.pth", "--output", "o"], "m.pth is no packed model; give its --config-file"),
+        (["pack", "cut.safetensors", "--output", "o"], "cut.safetensors: cut"),
+        (["pack", "--output", "o"], "give --config-file, or a packed file alone"),
+        (["pack", "m.safetensors", "A", "1", "--output", "o"], "a packed file alone"),
+        (["pack", "m.safetensors", "--calibrate", "nothing", "--output", "o"], "'nothing'"),
+        (["measure_size", "no.safetensors"], "no.safetensors"),
+        (["measure_size", "cut.safetensors"], "cut.safetensors: cut"),
         (["unpack", "no.safetensors", "o.pth"], "no.safetensors"),
         (["unpack", "cut.safetensors", "o.pth"], "cut.safetensors: cut"),
         (["demo", "--weights", "cut.safetensors", "--input", "a", "--output", "b"], "cut"),
@@ -89,4 +125,19 @@ def test_demo_draws_pictures(tool, file, pictures, tmp_path):
 )
 def test_a_user_s_mistake_gets_one_message(tool, file, tmp_path, args, message):
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:9000])
+    (tmp_path / "m.pth").write_bytes(b"other weights")
     assert message in tool(*args, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["demo", "a.jpg"], "pictures are given by --input"),
+        (["measure_size"], "give a packed file, --config-file or --torchvision"),
+        (["measure_size", "m.safetensors", "--json", "o.json"], "give --config-file too"),
+        (["measure_size", "m.safetensors", "--weights", "w"], "--weights goes with --torchvision"),
+        (["measure_size", "--torchvision", "resnet18", "w.pth"], "given by --weights"),
+    ],
+)
+def test_words_that_do_not_go_together(tool, args, message):
+    assert message in tool(*args, code=2).stderr

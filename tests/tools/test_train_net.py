@@ -65,7 +65,7 @@ def test_train_resume_and_evaluate(tool, repo, tmp_path):
 def test_calibrated_files_run_on_integers(tool, repo, tmp_path, pictures):
     config = ["--config-file", str(repo / QUICK)]
     packed = ["--calibrate", "few_val", "--output", "m.safetensors"]
-    done = tool(*config, *packed, name="measure_size")
+    done = tool(*config, *packed, name="pack")
     assert done.stdout.splitlines()[-1].endswith("file verified")
     on_integers = ["MODEL.WEIGHTS", "m.safetensors", "TERNARY.ENGINE", "int8"]
     evaluated = tool(*config, "--eval-only", *SMALL, *on_integers)
@@ -75,7 +75,7 @@ def test_calibrated_files_run_on_integers(tool, repo, tmp_path, pictures):
     demo = ["--weights", "m.safetensors", "--input", picture, "--output", "drawn"]
     drawn = tool(*demo, "--engine", "int8", name="demo")
     assert "Engine: int8" in drawn.stdout and (tmp_path / "drawn").exists()
-    bare = tool(*config, "--output", "bare.safetensors", name="measure_size")
+    bare = tool(*config, "--output", "bare.safetensors", name="pack")
     assert bare.returncode == 0
     refused = tool(*config, "--eval-only", *SMALL, *on_integers, "MODEL.WEIGHTS",
                    "bare.safetensors", check=False)  # fmt: skip

@@ -47,13 +47,13 @@ class _Converter:
     def convert(self) -> None:
         model = self._model
         match model:
-            case GeneralizedRCNN():
+            case GeneralizedRCNN() if type(model) is GeneralizedRCNN:  # PanopticFPN has more heads
                 first = _expect(model.proposal_generator.rpn_head, StandardRPNHead).conv
                 self._features = self._of_input(first[0] if _is_sequence(first) else first)
                 model.backbone = self._fpn(model.backbone)
                 self._rpn(model.proposal_generator)
                 self._roi_heads(model.roi_heads)
-            case RetinaNet():
+            case RetinaNet() if type(model) is RetinaNet:
                 head = _expect(model.head, RetinaNetHead)
                 self._features = self._of_input(head.cls_subnet[0])
                 model.backbone = self._fpn(model.backbone)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from detectron2.modeling import build_model
 
@@ -18,9 +19,24 @@ def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
     engines = ["stock", "channels-last", "float", "int8"]
     for figures in ("latency_ms", "peak_mib", "ap"):
         assert list(result[figures]) == engines
-    assert result["speedup"] == result["latency_ms"]["stock"] / result["latency_ms"]["int8"]
+    times = result["latency_ms"]
+    assert list(result["speedup_backbone"]) == engines
+    for name, ratio in result["speedup"].items():
+        assert ratio == pytest.approx(times["stock"] / times[name])
     assert all(100 < mib < 10_000 for mib in result["peak_mib"].values())
     assert set(result["ap"]["int8"]) == {"bbox", "segm"}
     assert isinstance(result["vnni"], bool) and result["cpu"]
     printed = capsys.readouterr().out
+    assert "Left out" not in printed
     assert "Pictures of 32 x 64" in printed and "pooling for masks" in printed
+
+
+def test_an_engine_that_cannot_run_the_file_is_left_out_with_its_reason(cfg, tmp_path, capsys):
+    cfg.MODEL.FPN.FUSE_TYPE = "avg"
+    model = build_model(cfg)
+    ternarize(model, cfg)
+    pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
+    path = str(tmp_path / "m.safetensors")
+    result = benchmark_inference(path, "few_val", [(64, 64)], 1, 1, False, [])
+    assert list(result["latency_ms"]) == ["stock", "channels-last", "float"]
+    assert "Left out: the engine int8 cannot run" in capsys.readouterr().out

@@ -1,0 +1,36 @@
+"""The weights that come with the package."""
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from ptq_det import load_packed, packed_config
+from ptq_det.data.weights import WEIGHTS_FOLDER
+from ptq_det.packing.packed_model import PackedModel
+
+FLOAT, PACKED = (f"ptq_det://shapes_mask_rcnn_{kind}.safetensors" for kind in ("float", "ptq"))
+
+
+def test_float_weights_fill_their_model():
+    cfg = packed_config(PACKED)
+    model = build_model(cfg)
+    weights = DetectionCheckpointer(model).load(FLOAT)
+    assert not weights.get("incompatible", [])
+
+
+def test_the_packed_detector_is_small_calibrated_and_names_its_classes():
+    packed = PackedModel.read(PACKED)
+    assert (WEIGHTS_FOLDER / PACKED.removeprefix("ptq_det://")).stat().st_size < 400_000
+    assert packed.ranges and packed.classes[:2] == ["circle", "square"]
+
+
+def test_it_finds_a_circle():
+    rows, columns = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    inside = (rows - 64) ** 2 + (columns - 64) ** 2 < 28**2
+    picture = torch.where(inside, 210, 60).float().expand(3, 128, 128).contiguous()
+    for engine in ("float", "int8"):
+        model = load_packed(PACKED, "cpu", engine)
+        (found,) = model([{"image": picture, "height": 128, "width": 128}])
+        found = found["instances"]
+        best = found[found.scores > 0.5]
+        assert len(best) and (best.pred_boxes.get_centers() - 64).abs().max() < 12

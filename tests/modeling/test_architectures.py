@@ -1,0 +1,86 @@
+"""The table "What is supported" of the README, on narrow networks of the model zoo's recipes."""
+
+import re
+
+import pytest
+import torch
+from detectron2 import model_zoo
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from ptq_det import add_ternary_config, load_packed, pack_model, ternarize
+from ptq_det.errors import EngineError
+from ptq_det.inference import build_packed, calibrate
+from ptq_det.packing.packed_model import PackedModel
+from tests.conftest import REPO
+
+# zoo's recipe, the row of the table that it stands for, whether it runs on integers
+RECIPES = [
+    ("COCO-Detection/faster_rcnn_R_50_FPN_1x", "Faster, Mask R-CNN with ResNet and FPN", True),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
+     "Faster, Mask R-CNN with ResNet and FPN", True),
+    ("COCO-Detection/retinanet_R_50_FPN_1x", "RetinaNet with ResNet and FPN", True),
+    ("Misc/cascade_mask_rcnn_R_50_FPN_1x", "Cascade, Keypoint R-CNN with FPN", False),
+    ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x", "Cascade, Keypoint R-CNN with FPN", False),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x", "R-CNN with C4 or DC5", False),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x", "R-CNN with C4 or DC5", False),
+    ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x", "Panoptic and semantic FPN", False),
+    ("Misc/semantic_R_50_FPN_1x", "Panoptic and semantic FPN", False),
+    ("COCO-Detection/rpn_R_50_FPN_1x", "RPN alone", False),
+]  # fmt: skip
+PICTURE = {"image": torch.randint(0, 256, (3, 96, 96)), "height": 96, "width": 96}
+
+
+def narrow(name):
+    cfg = model_zoo.get_config(f"{name}.yaml")
+    add_ternary_config(cfg)
+    cfg.merge_from_list([
+        "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "",
+        "MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16,
+        "MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.FPN.OUT_CHANNELS", 32,
+        "MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_MASK_HEAD.CONV_DIM", 32,
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16, 16), "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32,
+        "MODEL.RETINANET.NUM_CONVS", 1, "MODEL.RPN.POST_NMS_TOPK_TEST", 20,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST", 50,
+    ])  # fmt: skip
+    return cfg
+
+
+def flat(outputs) -> torch.Tensor:
+    """All numbers of what a backbone gives."""
+    return torch.cat([x.flatten() for x in outputs.values()])
+
+
+@pytest.mark.parametrize(("name", "row", "on_integers"), RECIPES, ids=lambda x: str(x)[:48])
+def test_packs_loads_and_runs(name, row, on_integers, tmp_path):
+    cfg = narrow(name)
+    model = build_model(cfg)
+    assert ternarize(model, cfg).weights > 10_000
+    path = tmp_path / "m.safetensors"
+    pack_model(model.eval(), cfg, path)
+    loaded = load_packed(path, "cpu")
+    x = (torch.randint(0, 256, (1, 3, 96, 96)).float() - loaded.pixel_mean) / loaded.pixel_std
+    with torch.no_grad():
+        expected, found = flat(model.backbone(x)), flat(loaded.backbone(x))
+    assert float((expected - found).norm() / expected.norm()) < 0.02
+    with torch.no_grad(), EventStorage():
+        assert len(loaded([PICTURE])) == 1
+    packed = PackedModel.read(path)
+    packed.ranges = calibrate(packed.build("cpu"), [[PICTURE]])
+    if on_integers:
+        assert len(build_packed(packed, "cpu", "int8")([PICTURE])) == 1
+    else:
+        with pytest.raises(EngineError, match="the engine int8 cannot run"):
+            build_packed(packed, "cpu", "int8")
+
+
+def test_the_table_of_the_readme_says_so():
+    text = (REPO / "README.md").read_text().split("## What is supported")[1].split("\n## ")[0]
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            rows[re.sub(r"\[|\]\(.*?\)", "", cells[0])] = cells[1:]
+    for _, row, on_integers in RECIPES:
+        train, pack, int8 = rows[row]
+        assert (train, pack, int8) == ("yes", "yes", "yes" if on_integers else "no"), row
