@@ -1,18 +1,47 @@
-"""Packs a layer of a model: its codes or rounded weights, its norm folded in."""
+"""Packs the layers of a model: codes or rounded weights, norms folded in."""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..ternary.filters import filter_shape, to_filters
-from ..ternary.layers import TernaryLayer
-from ..ternary.norms import norm_factor_and_shift
+from ..ternary.layers import OWN_KEYS, TernaryLayer, is_layer
+from ..ternary.norms import find_norms, norm_factor_and_shift
 from .packed_layer import PackedLayer
 
-__all__ = ["pack_layer"]
+__all__ = ["other_tensors", "pack_layer", "pack_layers"]
 
 _HALF_ERROR = 2.0**-10  # relative error that float16 may have
 _NEGLIGIBLE = 2.0**-6  # what is smaller than this times the largest may have the error of that
+
+
+@torch.no_grad()
+def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
+    """The packed form of every convolution and linear layer of a model, by name."""
+    norms = find_norms(model)
+    modules = dict(model.named_modules())
+    layers = {}
+    for name, module in modules.items():
+        if is_layer(module) and (isinstance(module, TernaryLayer) or _is_plain(module)):
+            norm = norms.get(name)
+            layers[name] = pack_layer(module, float_layers, norm, modules.get(norm))
+    return layers
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer keeps nothing but weight and bias."""
+    return set(dict(module.named_parameters(recurse=False))) <= {"weight", "bias"}
+
+
+def other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
+    """Parameters and buffers that belong to none of the layers, nor to a norm folded into one."""
+    inside = [f"{name}.{key}" for name in layers for key in ("weight", "bias", *OWN_KEYS)]
+    folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
+    return {
+        name: tensor.detach().cpu().numpy()
+        for name, tensor in model.state_dict().items()
+        if name not in inside and not (folded and name.startswith(folded))
+    }
 
 
 @torch.no_grad()

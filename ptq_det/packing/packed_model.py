@@ -1,7 +1,6 @@
 """A model as one packed file, and back."""
 
 import json
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,31 +9,23 @@ import numpy as np
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ..config import add_ternary_config
 from ..errors import InputError
 from ..ternary.activations import fix_input
-from ..ternary.layers import OWN_KEYS, TernaryLayer, is_layer
-from ..ternary.norms import find_norms
+from ..ternary.layers import is_layer
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
 from .container import Container, PackedFileError
+from .header import architecture_of, checked_ranges, class_names, config_text
 from .names import PARTS
-from .pack_layer import pack_layer
+from .pack_layer import other_tensors, pack_layers
 from .packed_layer import PackedLayer
-from .skeleton import build_skeleton
+from .skeleton import bias_of, build_skeleton, fill_layer
 
-__all__ = [
-    "PackedModel",
-    "bias_of",
-    "fill_layer",
-    "pack_layers",
-    "pack_model",
-    "packed_config",
-]
+__all__ = ["PackedModel", "pack_model", "packed_config"]
 
 _THREADS = 2
 
@@ -107,10 +98,10 @@ class PackedModel:
         layers = pack_layers(model, cfg.TERNARY.FLOAT_LAYERS)
         for module, training in modes:
             module.training = training
-        others = _other_tensors(model, layers)
+        others = other_tensors(model, layers)
         if not architecture.is_detector:
             return cls(layers, others, CfgNode({"TERNARY": cfg.TERNARY}).dump(), architecture)
-        return cls(layers, others, _config_text(cfg), architecture, _class_names(cfg))
+        return cls(layers, others, config_text(cfg), architecture, class_names(cfg))
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file; it appears when it is whole."""
@@ -140,8 +131,8 @@ class PackedModel:
         try:
             texts = container.metadata
             fields = json.loads(texts["layers"])
-            architecture, classes = _architecture(path, texts), json.loads(texts["classes"])
-            ranges = _checked_ranges(path, json.loads(texts.get("ranges", "{}")))
+            architecture, classes = architecture_of(path, texts), json.loads(texts["classes"])
+            ranges = checked_ranges(path, json.loads(texts.get("ranges", "{}")))
             tensors = container.tensors if weights else {}
             parts = {
                 name: {p: tensors.pop(f"{name}.{p}") for p in PARTS if f"{name}.{p}" in tensors}
@@ -240,97 +231,6 @@ class PackedModel:
         self.fix_inputs(model)
         model.requires_grad_(False)
         return model.eval().to(device or _default_device())
-
-
-def bias_of(layer: PackedLayer) -> Tensor | None:
-    """The float32 bias of a packed layer, or None."""
-    bias = layer.float_bias()
-    return None if bias is None else torch.from_numpy(bias)
-
-
-def fill_layer(module: nn.Module, layer: PackedLayer) -> None:
-    """Give a plain layer the weight of a packed one, and its bias if that has one."""
-    module.weight = nn.Parameter(torch.from_numpy(layer.weight()), requires_grad=False)
-    bias = bias_of(layer)
-    if bias is not None:
-        module.bias = nn.Parameter(bias, requires_grad=False)
-
-
-@torch.no_grad()
-def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
-    """The packed form of every convolution and linear layer of a model, by name."""
-    norms = find_norms(model)
-    modules = dict(model.named_modules())
-    layers = {}
-    for name, module in modules.items():
-        if is_layer(module) and (isinstance(module, TernaryLayer) or _is_plain(module)):
-            norm = norms.get(name)
-            layers[name] = pack_layer(module, float_layers, norm, modules.get(norm))
-    return layers
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a layer keeps nothing but weight and bias."""
-    return set(dict(module.named_parameters(recurse=False))) <= {"weight", "bias"}
-
-
-def _other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
-    inside = [f"{name}.{key}" for name in layers for key in ("weight", "bias", *OWN_KEYS)]
-    folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
-    return {
-        name: tensor.detach().cpu().numpy()
-        for name, tensor in model.state_dict().items()
-        if name not in inside and not (folded and name.startswith(folded))
-    }
-
-
-def _config_text(cfg: CfgNode) -> str:
-    """The config without what tells of the place where it was packed."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.WEIGHTS = ""
-    cfg.OUTPUT_DIR = "./output"
-    return cfg.dump()
-
-
-def _class_names(cfg: CfgNode) -> list[str]:
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        metadata = MetadataCatalog.get(name)
-        if name in DatasetCatalog and not metadata.get("thing_classes"):
-            try:
-                DatasetCatalog.get(name)  # COCO files tell their classes when they are read
-            except OSError:  # the data are elsewhere
-                continue
-        if metadata.get("thing_classes"):
-            return list(metadata.thing_classes)
-    return []
-
-
-def _architecture(path, texts: dict[str, str]) -> Architecture:
-    try:
-        return Architecture.from_json(json.loads(texts["architecture"]))
-    except json.JSONDecodeError:
-        raise
-    except ValueError as error:
-        raise PackedFileError(path, str(error)) from error
-
-
-def _checked_ranges(path: str | os.PathLike, ranges) -> dict[str, tuple[float, float]]:
-    """Pairs of least and largest value by name, from JSON.
-
-    Raises:
-        PackedFileError: they are anything else.
-    """
-    fits = isinstance(ranges, dict) and all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in pair)
-        and pair[0] <= pair[1]
-        for pair in ranges.values()
-    )
-    if not fits:
-        raise PackedFileError(path, "its ranges of activations are no pairs of numbers")
-    return {name: tuple(map(float, pair)) for name, pair in ranges.items()}
 
 
 def _default_device() -> str:

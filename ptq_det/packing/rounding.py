@@ -6,7 +6,8 @@ from torch import nn
 from ..ternary.layers import TernaryLayer
 from ..ternary.norms import norm_factor_and_shift
 from ..ternary.ternarize import unwrap
-from .packed_model import bias_of, pack_layers
+from .pack_layer import pack_layers
+from .skeleton import bias_of
 
 __all__ = ["round_to_packed"]
 

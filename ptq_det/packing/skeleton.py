@@ -1,4 +1,4 @@
-"""Builds the model that a packed file is for, without filling its weights."""
+"""Builds the model that a packed file is for, not filled yet; and fills its layers."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,15 @@ import torch
 import torchvision
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..ternary.ternarize import make_plain
 from .architecture import Architecture
 from .container import PackedFileError
+from .packed_layer import PackedLayer
 
-__all__ = ["build_skeleton"]
+__all__ = ["bias_of", "build_skeleton", "fill_layer"]
 
 
 class _WithoutRandomWeights(TorchFunctionMode):
@@ -57,3 +58,17 @@ def build_skeleton(
         return torchvision.models.get_model(
             architecture.name, weights=None, num_classes=architecture.classes
         )
+
+
+def bias_of(layer: PackedLayer) -> Tensor | None:
+    """The float32 bias of a packed layer, or None."""
+    bias = layer.float_bias()
+    return None if bias is None else torch.from_numpy(bias)
+
+
+def fill_layer(module: nn.Module, layer: PackedLayer) -> None:
+    """Give a plain layer the weight of a packed one, and its bias if that has one."""
+    module.weight = nn.Parameter(torch.from_numpy(layer.weight()), requires_grad=False)
+    bias = bias_of(layer)
+    if bias is not None:
+        module.bias = nn.Parameter(bias, requires_grad=False)

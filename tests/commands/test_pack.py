@@ -3,7 +3,7 @@ import pytest
 from ptq_det.commands.pack import pack, split_words
 from ptq_det.errors import InputError
 from ptq_det.packing.packed_model import PackedModel
-from tests.inference.test_loading import packed_file
+from tests.inference.conftest import packed_file
 
 
 def test_words_are_a_file_and_keys_with_values():

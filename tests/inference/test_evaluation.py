@@ -11,7 +11,7 @@ from ptq_det.inference.evaluation import (
     names_packed_model,
 )
 from ptq_det.inference.int8.backbone import Int8FPN
-from tests.inference.test_loading import PICTURE, packed_file
+from tests.inference.conftest import PICTURE
 
 
 def test_the_evaluator_follows_from_the_metadata(cfg):
@@ -23,11 +23,6 @@ def test_an_unknown_type_is_refused(cfg):
     MetadataCatalog.get("odd_val").set(evaluator_type="odd")
     with pytest.raises(NotImplementedError, match=r"'odd_val' has the evaluator_type 'odd'"):
         build_evaluator(cfg, "odd_val")
-
-
-@pytest.fixture
-def file(cfg, tmp_path):
-    return packed_file(cfg, tmp_path / "m.safetensors")
 
 
 def test_evaluation_takes_thresholds_from_the_config(file, cfg):

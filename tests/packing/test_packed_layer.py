@@ -1,109 +1,36 @@
 import numpy as np
 import pytest
-import torch
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
-from torch import nn
 
 from ptq_det.packing import CodecError
-from ptq_det.packing.pack_layer import pack_layer
 from ptq_det.packing.packed_layer import PackedLayer
-from ptq_det.ternary.ternarize import ternarize
+
+CODES = np.array([[1, 0], [-1, 1], [0, 0]], np.int8).reshape(3, 2, 1, 1)
 
 
-def ternary(module, cfg, quantizer="PTQ"):
-    cfg.TERNARY.QUANTIZER = quantizer
-    holder = nn.Sequential(module)
-    ternarize(holder, cfg)
-    return holder[0].eval()
+def packed_layer(**fields):
+    scale = np.array([[2, 3, 5]], np.float32)
+    return PackedLayer("ternary", (3, 2), None, CODES, scale, **fields)
 
 
-def through_file(packed):
-    return PackedLayer.from_file(packed.to_metadata(), packed.to_tensors())
+def test_weights_by_hand():
+    assert packed_layer().weight().tolist() == [[2, 0], [-3, 3], [0, 0]]
+    assert packed_layer(offset=1.5).weight().tolist() == [[3, 0], [-4.5, 4.5], [0, 0]]
+    half = PackedLayer("float16", (3, 2), None, CODES.astype(np.float16) / 2)
+    assert half.weight().tolist() == [[0.5, 0], [-0.5, 0.5], [0, 0]]
+    assert half.weight().dtype == np.float32 and half.float_bias() is None
+    transposed = packed_layer()
+    transposed.shape, transposed.groups = (2, 3, 1, 1), 1
+    assert transposed.weight()[:, :, 0, 0].tolist() == [[2, -3, 0], [0, 3, 0]]
 
 
-LAYERS = {
-    "convolution": lambda: nn.Conv2d(6, 10, 3),
-    "grouped": lambda: nn.Conv2d(6, 12, 3, groups=3),
-    "linear": lambda: nn.Linear(40, 7),
-    "transposed": lambda: nn.ConvTranspose2d(6, 10, 2),
-    "grouped transposed": lambda: nn.ConvTranspose2d(6, 8, 2, groups=2),
-}
-
-
-@pytest.mark.parametrize("quantizer", ["PTQ", "TWN", "TTQ"])
-@pytest.mark.parametrize("name", LAYERS)
-def test_ternary_weights_come_back(name, quantizer, cfg):
-    layer = ternary(LAYERS[name](), cfg, quantizer)
-    packed = through_file(pack_layer(layer, "int8", None, None))
-    codes, value = layer.codes_and_value()
-    assert torch.equal(torch.from_numpy(packed.weight()).sign().to(torch.int8), codes)
-    torch.testing.assert_close(torch.from_numpy(packed.weight()), value, rtol=2**-10, atol=0)
-    torch.testing.assert_close(
-        torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=2**-10, atol=1e-4
-    )
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-@pytest.mark.parametrize("name", LAYERS)
-def test_weights_of_more_levels_come_back(name, bits, cfg):
-    cfg.TERNARY.BITS, cfg.TERNARY.FREEZE_START = bits, 1.0
-    layer = ternary(LAYERS[name](), cfg, "SQuantizer")
-    packed = through_file(pack_layer(layer, "int8", None, None))
-    codes, value = layer.codes_and_value()
-    assert packed.kind == "quantized" and packed.offset > 1
-    assert np.abs(packed.values).max() == 2 ** (bits - 1) == codes.abs().max()
-    torch.testing.assert_close(torch.from_numpy(packed.weight()), value, rtol=2**-10, atol=0)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_float_layers_in_int8_are_half_a_step_away(name):
-    layer = LAYERS[name]()
-    packed = through_file(pack_layer(layer, "int8", None, None))
-    dims = [d for d in range(layer.weight.dim()) if d != (1 if "transposed" in name else 0)]
-    if name == "grouped transposed":
-        dims = [1, 2, 3]  # a filter is in one group; the bound over all of them is looser
-        dims = [0, 1, 2, 3]
-    step = layer.weight.detach().abs().amax(dims, keepdim=True) / 127
-    assert ((torch.from_numpy(packed.weight()) - layer.weight.detach()).abs() <= 0.51 * step).all()
-
-
-def test_float16_layers_keep_eleven_bits():
-    layer = nn.Linear(40, 7)
-    packed = through_file(pack_layer(layer, "float16", None, None))
-    torch.testing.assert_close(
-        torch.from_numpy(packed.weight()), layer.weight.detach(), rtol=2**-10, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("norm", [FrozenBatchNorm2d, nn.BatchNorm2d])
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_folded_norm_is_the_same_function(norm, bias, cfg, randomize_norms):
-    layer = ternary(Conv2d(5, 8, 3, bias=bias, norm=norm(8)), cfg).eval()
-    randomize_norms(layer)
-    packed = through_file(pack_layer(layer, "int8", "conv.norm", layer.norm))
-    x = torch.randn(2, 5, 9, 9)
-    folded = torch.nn.functional.conv2d(
-        x, torch.from_numpy(packed.weight()), torch.from_numpy(packed.float_bias())
-    )
-    torch.testing.assert_close(folded, layer(x), rtol=5e-3, atol=5e-3)
-    assert (packed.norm, packed.norm_eps) == ("conv.norm", 1e-5)
-
-
-def test_values_beyond_half_precision_are_stored_in_single(cfg):
-    layer = ternary(nn.Linear(30, 4), cfg)
-    with torch.no_grad():
-        layer.weight[0] *= 1e7
-        layer.bias[1] = 3e-9
-        layer.bias[0] = 5e-9
-        layer.bias[2:] = 0
-    packed = through_file(pack_layer(layer, "int8", None, None))
-    torch.testing.assert_close(
-        torch.from_numpy(packed.weight()), layer.codes_and_value()[1], rtol=1e-3, atol=0
-    )
-    torch.testing.assert_close(
-        torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=1e-3, atol=0
-    )
-    assert packed.scale.dtype == packed.bias.dtype == np.float32
+def test_through_tensors_and_metadata():
+    bias = np.array([1, 2, 3], np.float16)
+    layer = packed_layer(bias=bias, norm="n", norm_eps=1e-5, activation_bits=4, clip=2.0)
+    back = PackedLayer.from_file(layer.to_metadata(), layer.to_tensors())
+    assert back.weight().tolist() == layer.weight().tolist()
+    assert back.float_bias().tolist() == [1, 2, 3]
+    for name in ("kind", "shape", "norm", "norm_eps", "offset", "activation_bits", "clip"):
+        assert getattr(back, name) == getattr(layer, name)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +48,15 @@ def test_values_beyond_half_precision_are_stored_in_single(cfg):
         ("offset", float("nan")),
     ],
 )
-def test_fields_that_do_not_fit_are_refused(field, value, cfg):
-    packed = pack_layer(ternary(LAYERS["convolution"](), cfg), "int8", None, None)
+def test_fields_that_do_not_fit_are_refused(field, value):
+    packed = packed_layer()
     with pytest.raises((ValueError, CodecError)):
         PackedLayer.from_file(packed.to_metadata() | {field: value}, packed.to_tensors())
 
 
 @pytest.mark.parametrize("lacking", ["codes", "scale"])
-def test_tensors_that_lack_are_refused(lacking, cfg):
-    packed = pack_layer(ternary(LAYERS["convolution"](), cfg), "int8", None, None)
+def test_tensors_that_lack_are_refused(lacking):
+    packed = packed_layer()
     tensors = packed.to_tensors()
     del tensors[lacking]
     with pytest.raises(ValueError, match="it has no"):

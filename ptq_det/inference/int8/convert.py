@@ -13,7 +13,8 @@ from torch import nn
 
 from ...errors import EngineError
 from ...packing.packed_layer import PackedLayer
-from ...packing.packed_model import PackedModel, fill_layer
+from ...packing.packed_model import PackedModel
+from ...packing.skeleton import fill_layer
 from ...ternary.activations import is_relu
 from ...ternary.layers import is_layer
 from ..calibration import OUTPUT

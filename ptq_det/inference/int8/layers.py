@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...packing.packed_layer import PackedLayer
-from ...packing.packed_model import bias_of
+from ...packing.skeleton import bias_of
 from ..ranges import Quantization
 
 __all__ = [
