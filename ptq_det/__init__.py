@@ -3,8 +3,13 @@
 With Detectron2 installed, importing this registers builders, data sets, weights and engines.
 Without it the package can be imported too, for the parts that need neither it nor PyTorch (the
 codec and the container of packed files); what is public here then says what to install.
+
+``PTQ_DET_PLUGINS`` in the environment names modules, with commas between them, that are imported
+then, e.g. for quantizers, builders and engines of one's own.
 """
 
+import os
+from importlib import import_module
 from importlib.util import find_spec
 
 __all__ = [
@@ -29,6 +34,8 @@ if find_spec("detectron2") is not None:
     from .training.trainer import TernaryTrainer
 
     register_safetensors()
+    for _plugin in filter(None, os.getenv("PTQ_DET_PLUGINS", "").split(",")):
+        import_module(_plugin.strip())
 else:
 
     def __getattr__(name: str):

@@ -1,4 +1,7 @@
-"""What codes stand for: the one formula of all quantizers, on NumPy arrays and on tensors alike."""
+"""What codes stand for: the one formula of packed layers, on NumPy arrays and tensors alike.
+
+A quantizer whose scale says something else gives it in these terms (``Quantizer.linear``).
+"""
 
 __all__ = ["dequantize"]
 

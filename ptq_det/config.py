@@ -20,9 +20,11 @@ def add_ternary_config(cfg: CN) -> None:
     if "TERNARY" not in cfg:
         cfg.TERNARY = CN()
         _add_keys(cfg)
-    # Options of single quantizers, which the arguments of their constructors declare and explain
-    # (ptq_det/quantizers/): PTQ has NORMALIZE and SCALE, TWN and TTQ have MATCH_SPARSITY,
-    # SQuantizer BITS and SIGMA, ShiftScaler SHIFT_BITS. One registered from outside adds its own.
+    # ---- PTQ, TWN, TTQ, SQuantizer, ShiftScaler, and any from outside: options of their own ----
+
+    # Each is an argument of its quantizer's constructor, which declares and explains it
+    # (ptq_det/quantizers/): TERNARY.SHIFT_BITS is ShiftScaler(shift_bits=...). docs/usage.md has a
+    # table of them.
     for name, option in all_options().items():
         if name.upper() not in cfg.TERNARY:
             cfg.TERNARY[name.upper()] = option.default
@@ -75,7 +77,7 @@ def _add_keys(cfg: CN) -> None:
     # lets layers differ in sparsity around the target.
     cfg.TERNARY.THRESHOLD = "layer"
 
-    # ---- PTQ alone ----
+    # ---- PTQ, and any other quantizer that compensates ----
 
     # Batches of training pictures that are looked at before the first iteration, to let each
     # layer's weights make good what others lose by rounding (compensation/); 0 for none, as in a

@@ -48,9 +48,15 @@ class _EngineRegistry(Registry):
     """Engines by their attribute ``name``."""
 
     def register(self, obj: type[Engine] | None = None):
-        """Register a class of engines; used as the decorator ``@ENGINE_REGISTRY.register()``."""
+        """Register a class of engines; used as the decorator ``@ENGINE_REGISTRY.register()``.
+
+        Raises:
+            InputError: it has no attribute ``name``.
+        """
         if obj is None:
             return self.register
+        if not isinstance(getattr(obj, "name", None), str):
+            raise InputError(f"the engine {obj.__name__} has no name; give it the attribute `name`")
         self._do_register(obj.name, obj)
         return obj
 

@@ -71,7 +71,11 @@ class TernarySettings:
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> "TernarySettings":
-        """Read and check a full config; one without the node has the node's defaults."""
+        """Read and check a full config; one without the node has the node's defaults.
+
+        Raises:
+            InputError: a key is not known, or a value not allowed.
+        """
         if "TERNARY" not in cfg:
             cfg = cfg.clone()
             cfg.defrost()
@@ -149,6 +153,12 @@ class TernarySettings:
             isinstance(self.compensation, int) and self.compensation >= 0,
             "a number of batches",
         )
+        suits = quantizer.follows_sparsity and quantizer.levels == quantizer.signs == 1
+        if quantizer.compensates and not suits:
+            raise InputError(
+                f"the quantizer {self.quantizer} says that it compensates, for which it must "
+                "follow the sparsity, be ternary and have one scale for both signs"
+            )
         _require(
             "compensation",
             self.compensation,

@@ -28,5 +28,8 @@ def test_a_name_is_registered_once(monkeypatch):
 
     with pytest.raises(AssertionError, match="already registered"):
         ENGINE_REGISTRY.register()(Other)
+    del Other.name
+    with pytest.raises(InputError, match="the engine Other has no name"):
+        ENGINE_REGISTRY.register(Other)
     Other.name = "other"
     assert ENGINE_REGISTRY.register(Other) is Other and engine_named("other").about() == ""

@@ -1,13 +1,16 @@
 """The skeletons of docs/extending.md, run, and used by config alone."""
 
+import os
 import re
+import subprocess
+import sys
 from itertools import product
 
 import pytest
 import torch
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
 
-from ptq_det import TernaryTrainer, add_ternary_config, load_packed, packed_config
+from ptq_det import TernaryTrainer, add_ternary_config, load_packed
 from ptq_det.engines import ENGINE_REGISTRY
 from ptq_det.errors import EngineError, InputError
 from ptq_det.inference.evaluation import load_for_evaluation
@@ -55,12 +58,12 @@ def test_a_quantizer_and_an_engine_from_outside_are_used_by_config(extended, cfg
         codes = layer.codes_and_scale()[0]
         assert (codes != 0).sum(1).max() <= -(-codes.shape[1] // 8)
     file = f"{cfg.OUTPUT_DIR}/model_final.safetensors"
-    cfg.MODEL.WEIGHTS, cfg.TERNARY.ENGINE = file, "channels_last"
-    model = load_for_evaluation(cfg)
+    cfg.TERNARY.ENGINE = "channels_last"
+    model = load_for_evaluation(cfg, file)
     weight = model.backbone.bottom_up.res3[0].conv2.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert weight.sign().flatten(1).abs().sum(1).max() <= -(-weight[0].numel() // 8)
-    assert len(model([PICTURE])) == 1 and packed_config(file).TERNARY.GROUP == 8
+    assert len(model([PICTURE])) == 1
 
 
 def test_a_wrong_option_or_engine_is_refused(extended, cfg, tmp_path):
@@ -112,3 +115,23 @@ def test_a_fixture_of_a_version_is_written(tmp_path, monkeypatch):
     space = {}
     exec(block("A version of the file format"), space)
     assert_as_then(space["written"])
+
+
+def test_a_module_that_the_environment_names_is_there_for_every_tool(repo, tmp_path):
+    module = "\n".join(map(block, ("A quantizer", "An engine")))
+    (tmp_path / "my_module.py").write_text(module)
+    weights = repo / "ptq_det/data/weights/shapes_mask_rcnn_ptq.safetensors"
+    command = [sys.executable, "-W", "ignore", str(repo / "tools/demo.py"), "--output", "drawn"]
+    command += ["--weights", str(weights), "--engine", "channels_last"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PTQ_DET_PLUGINS": "my_module"}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Engine: channels_last" in done.stdout and "objects" in done.stdout
+    code = "import ptq_det; from ptq_det.quantizers import all_options; print(all_options())"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert "'group'" in done.stdout, done.stderr

@@ -13,7 +13,10 @@ def run(code):
 def test_public_names():
     import ptq_det
 
-    assert {"add_ternary_config", "ternarize", "PTQHook", "TernaryTrainer"} <= set(ptq_det.__all__)
+    names = (
+        "add_ternary_config ternarize PTQHook TernaryTrainer pack_model load_packed packed_config"
+    )
+    assert set(names.split()) <= set(ptq_det.__all__)
     assert all(hasattr(ptq_det, name) for name in ptq_det.__all__)
 
 

@@ -3,6 +3,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from ptq_det import add_ternary_config
 from ptq_det.errors import InputError
+from ptq_det.quantizers import TTQ
 from ptq_det.settings import TernarySettings
 
 
@@ -80,6 +81,12 @@ def test_a_network_threshold_needs_a_quantizer_that_follows_the_sparsity():
 def test_only_ptq_compensates():
     assert TernarySettings.from_cfg(config()).compensates
     assert not TernarySettings.from_cfg(config(QUANTIZER="TWN", PRUNE_END=0.3)).compensates
+
+
+def test_a_quantizer_that_compensates_must_suit_it(monkeypatch):
+    monkeypatch.setattr(TTQ, "compensates", True)
+    with pytest.raises(InputError, match="quantizer TTQ says that it compensates, for which"):
+        TernarySettings.from_cfg(config(QUANTIZER="TTQ", MATCH_SPARSITY=True))
 
 
 def test_a_network_threshold_excludes_sparsities_of_layers():

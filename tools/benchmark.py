@@ -20,6 +20,7 @@ from ptq_det.commands.benchmarks import (
     benchmark_size,
     benchmark_train,
 )
+from ptq_det.commands.mistakes import told_in_one_line
 
 CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
 
@@ -60,20 +61,25 @@ def main():
     pair.add_argument("--samples", type=int, default=2000, help="how often pictures are drawn")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
+    with told_in_one_line():
+        result = run(args)
+    print(json.dumps(result))
+
+
+def run(args):
     if args.part == "train":
         shape = tuple(args.size)
-        result = benchmark_train(args.config_file, args.opts, shape, args.batch, args.rounds)
+        return benchmark_train(args.config_file, args.opts, shape, args.batch, args.rounds)
     elif args.part == "inference":
         setup_logger(name="ptq_det")
         sizes = [tuple(size) for size in args.size or [(800, 1333), (480, 640)]]
-        result = benchmark_inference(
+        return benchmark_inference(
             args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts
         )
     elif args.part == "difference":
-        result = benchmark_difference(args.dataset, args.predictions, args.baseline, args.samples)
+        return benchmark_difference(args.dataset, args.predictions, args.baseline, args.samples)
     else:
-        result = benchmark_size(args.config_file, args.opts, args.rounds)
-    print(json.dumps(result))
+        return benchmark_size(args.config_file, args.opts, args.rounds)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ A comparison that was stopped goes on where it was when the command is given aga
 """
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
 from ptq_det.commands.compare import compare, draw_comparison, read_runs, table_of
-from ptq_det.errors import InputError
+from ptq_det.commands.mistakes import told_in_one_line
 
 
 def main():
@@ -32,10 +31,8 @@ def main():
     warnings.filterwarnings("ignore", category=UserWarning)
     for name in ("fvcore", "detectron2", "ptq_det"):
         setup_logger(args.output, name=name)
-    try:
+    with told_in_one_line():
         results = compare(args.config_file, read_runs(args.runs), args.opts, args.output)
-    except InputError as error:
-        sys.exit(f"error: {error}")
     table = table_of(results)
     (Path(args.output) / "table.md").write_text(table + "\n")
     draw_comparison(results, str(Path(args.output) / "comparison.png"))

@@ -7,7 +7,6 @@ python tools/demo.py --fine-tune                      the whole path; `make demo
 """
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from detectron2.utils.logger import setup_logger
 
 from ptq_det.commands.demo import run_demo
 from ptq_det.commands.draw import built_in_pictures, draw_predictions, predictor_of
+from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.engines import ENGINE_REGISTRY
-from ptq_det.errors import InputError
 
 CONFIG = Path(__file__).parents[1] / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
 PACKAGED = "ptq_det://shapes_mask_rcnn_ptq.safetensors"
@@ -39,10 +38,12 @@ def main():
     path.add_argument("--config-file", default=str(CONFIG))
     path.add_argument("opts", nargs="*", help="overrides of the config", metavar="KEY VALUE")
     args = parser.parse_intermixed_args()
+    if args.fine_tune and (args.engine or args.input):
+        parser.error("--fine-tune runs the whole path in float on generated pictures")
     if args.opts and not args.fine_tune:
         parser.error(f"{args.opts[0]!r}: pictures are given by --input, overrides by --fine-tune")
     warnings.filterwarnings("ignore", category=UserWarning)
-    try:
+    with told_in_one_line():
         if args.fine_tune:
             run_demo(args.config_file, args.output, args.opts)
             return
@@ -53,8 +54,6 @@ def main():
             predictor, metadata, inputs, args.output, args.threshold
         ):
             print(f"{path}: {count} objects")
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

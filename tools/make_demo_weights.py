@@ -9,6 +9,7 @@ import argparse
 
 import torch
 
+from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.data.weights import WEIGHTS_FOLDER
 from ptq_det.training.checkpoint import save_int8_weights
 
@@ -16,8 +17,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", nargs="?", default="output/model_final.pth")
     args = parser.parse_args()
-    weights = torch.load(args.checkpoint, map_location="cpu")["model"]
     path = WEIGHTS_FOLDER / "shapes_mask_rcnn_float.safetensors"
-    path.parent.mkdir(exist_ok=True)
-    save_int8_weights(weights, str(path))
+    with told_in_one_line():
+        weights = torch.load(args.checkpoint, map_location="cpu")["model"]
+        save_int8_weights(weights, str(path))
     print(f"{path}: {path.stat().st_size} bytes")

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Packs a model into one file, and calibrates it for the engine int8.
 
-python tools/pack.py --config-file C --output model.safetensors MODEL.WEIGHTS W
+python tools/pack.py --config-file C --output model.safetensors W
 python tools/pack.py --config-file C --calibrate DATASET --output model.safetensors MODEL.WEIGHTS W
 python tools/pack.py model.safetensors --calibrate DATASET --output calibrated.safetensors
+python tools/pack.py --torchvision resnet18 --output model.safetensors W TERNARY.SPARSITY 0.89
 
 W is a ternary checkpoint, a packed file, or a float checkpoint, which is ternarized in one shot.
 """
@@ -14,15 +15,18 @@ import warnings
 
 from detectron2.utils.logger import setup_logger
 
+from ptq_det.commands.classification import NETWORKS
+from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.commands.pack import pack
-from ptq_det.errors import InputError
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", help="config of the detector; a packed file has its own")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--config-file", help="config of the detector; a packed file has its own")
+    model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
     parser.add_argument(
         "--calibrate", metavar="DATASET", help="find the ranges that the engine int8 needs"
     )
@@ -35,10 +39,8 @@ def main():
     warnings.filterwarnings("ignore", category=UserWarning)
     for name in ("fvcore", "ptq_det"):
         setup_logger(name=name)
-    try:
-        report = pack(args.config_file, args.words, args.output, args.calibrate)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+    with told_in_one_line():
+        report = pack(args.words, args.output, args.calibrate, args.config_file, args.torchvision)
     if report.one_shot:
         print("Ternarized in one shot, without fine-tuning: the sizes count, an AP would not.")
     print(f"{args.output}: {report.file_bytes} bytes\n{report.summary()}")

@@ -13,11 +13,12 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ptq_det import TernaryTrainer
+from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.errors import InputError
 from ptq_det.inference.evaluation import (
     evaluate_with_augmentation,
     load_for_evaluation,
-    names_packed_model,
+    packed_weights,
 )
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import fold_norms
@@ -44,15 +45,19 @@ def setup(args):
     return cfg
 
 
+def last_checkpoint(cfg):
+    return os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
+
+
 def has_checkpoint(cfg):
-    return os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+    return os.path.exists(last_checkpoint(cfg))
 
 
-def build_for_evaluation(cfg, resume):
+def model_to_evaluate(cfg, resume):
     resume = resume and has_checkpoint(cfg)
-    checkpoint = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
-    if names_packed_model(cfg, checkpoint if resume else None):
-        return load_for_evaluation(cfg)
+    packed = packed_weights(cfg, last_checkpoint(cfg) if resume else cfg.MODEL.WEIGHTS)
+    if packed is not None:
+        return load_for_evaluation(cfg, packed)
     model = TernaryTrainer.build_model(cfg).eval()
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
@@ -62,7 +67,7 @@ def build_for_evaluation(cfg, resume):
 
 
 def evaluate(cfg, resume):
-    model = build_for_evaluation(cfg, resume)
+    model = model_to_evaluate(cfg, resume)
     results = TernaryTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(evaluate_with_augmentation(TernaryTrainer, cfg, model))
@@ -95,10 +100,8 @@ def run(args, cfg):
 
 def main():
     args = default_argument_parser().parse_args()
-    try:
+    with told_in_one_line():
         cfg = setup(args)
-    except InputError as error:
-        sys.exit(f"error: {error}")
     try:
         launch(
             run,

@@ -6,11 +6,10 @@ python tools/unpack.py model.safetensors model.pth
 """
 
 import argparse
-import sys
 
 import torch
 
-from ptq_det.errors import InputError
+from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.files import replacing
 from ptq_det.packing.packed_model import PackedModel
 
@@ -22,13 +21,11 @@ def main():
     parser.add_argument("packed", metavar="IN", help="packed model")
     parser.add_argument("checkpoint", metavar="OUT", help="checkpoint to write, .pth")
     args = parser.parse_args()
-    try:
+    with told_in_one_line():
         packed = PackedModel.read(args.packed)
         weights = packed.state_dict()
         with replacing(args.checkpoint) as scratch:
             torch.save({"model": weights}, scratch)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
     if any(layer.activation_bits for layer in packed.layers.values()):
         print("Activations are quantized in the file; a plain checkpoint runs them in float.")
     print(f"{args.checkpoint}: {len(weights)} tensors")

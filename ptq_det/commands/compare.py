@@ -172,6 +172,11 @@ def _ap(result: Result, task: str) -> float:
 def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
     cfg = read_config(config_file, overrides)
     cfg.OUTPUT_DIR = output
+    if cfg.TERNARY.ENGINE and not cfg.TERNARY.ENABLED:
+        raise InputError(
+            f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and a run with "
+            "TERNARY.ENABLED False has none; set the key in the other runs alone"
+        )
     check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     Path(output).mkdir(parents=True, exist_ok=True)
     return cfg

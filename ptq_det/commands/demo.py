@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from ..engines import DEFAULT_ENGINE
 from ..files import MIB, replacing
-from ..inference import build_packed
+from ..inference.evaluation import build_for_evaluation
 from ..packing.packed_model import PackedModel
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import ternary_layers
@@ -73,7 +73,7 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
     picture = Path(output) / "predictions.png"
     file = Path(output) / "model_final.safetensors"
     packed = PackedModel.read(file)
-    packed_model = build_packed(packed, cfg.MODEL.DEVICE, DEFAULT_ENGINE)
+    packed_model = build_for_evaluation(packed, cfg, DEFAULT_ENGINE)
     draw_side_by_side(cfg, {"float": float_model, "packed": packed_model}, picture)
 
     summary = {

@@ -1,4 +1,4 @@
-"""Packs a checkpoint, or calibrates a packed file; ``tools/pack.py`` is its command line."""
+"""Packed models from what a command names, and calibrated ones; ``tools/pack.py`` writes them."""
 
 from detectron2.utils.file_io import PathManager
 
@@ -7,46 +7,71 @@ from ..inference import calibrate_packed
 from ..packing.container import is_packed
 from ..packing.packed_model import PackedModel
 from ..packing.report import SizeReport, measure_size
-from ..packing.source import packed_from_checkpoint
+from ..packing.source import packed_from_checkpoint, packed_from_model
 from ..training.preflight import check_datasets, check_weights, read_config
+from .classification import build_classifier, classifier_config
 
-__all__ = ["pack", "split_words"]
+__all__ = ["pack", "packed_from_words", "split_words"]
 
 
 def pack(
-    config_file: str | None, words: list[str], output: str, calibrate: str | None = None
+    words: list[str],
+    output: str | None = None,
+    calibrate: str | None = None,
+    config_file: str | None = None,
+    network: str | None = None,
 ) -> SizeReport:
     """Write a packed file, load it back and compare every weight.
 
     Args:
-        config_file: config of the model; None where what is packed is a packed file.
-        words: the file to pack, if it is not ``MODEL.WEIGHTS``, and keys and values that override
-            the config.
-        output: file to write.
+        words, config_file, network: as :func:`packed_from_words` has them.
+        output: file to write; without it a temporary one.
         calibrate: data set whose first pictures give the ranges that the engine int8 needs.
 
     Raises:
         InputError: the weights, the data set or a value of the config cannot be used.
         OSError: a file cannot be read or written.
     """
-    file, overrides = split_words(words)
     if calibrate:
         check_datasets([calibrate])
+    packed, one_shot = packed_from_words(words, config_file, network)
+    if calibrate:
+        calibrate_packed(packed, calibrate)
+    return measure_size(packed, output, one_shot)
+
+
+def packed_from_words(
+    words: list[str], config_file: str | None = None, network: str | None = None
+) -> tuple[PackedModel, bool]:
+    """A packed model, and whether it was ternarized for that in one shot.
+
+    Args:
+        words: a file of weights, if there is one, and keys and values that override the config.
+        config_file: config of the detector; None for a packed file, which has its own.
+        network: a classification network of torchvision in place of a detector.
+
+    Raises:
+        InputError: the weights or a value of the config cannot be used.
+    """
+    file, overrides = split_words(words)
+    if network is not None:
+        model, architecture = build_classifier(network, file or "")
+        return packed_from_model(model, classifier_config(network, overrides), architecture)
     if config_file is None:
         if file is None or overrides:
             raise InputError("give --config-file, or a packed file alone")
         is_other = not file.endswith(".safetensors") and PathManager.isfile(file)
         if is_other and not is_packed(PathManager.get_local_path(file)):
             raise InputError(f"{file} is no packed model; give its --config-file too")
-        packed, one_shot = PackedModel.read(file), False
-    else:
-        weights = [] if file is None else ["MODEL.WEIGHTS", file]
-        cfg = read_config(config_file, [*overrides, *weights])
-        check_weights(cfg.MODEL.WEIGHTS)
-        packed, one_shot = packed_from_checkpoint(cfg)
-    if calibrate:
-        calibrate_packed(packed, calibrate)
-    return measure_size(packed, output, one_shot)
+        return PackedModel.read(file), False
+    weights = [] if file is None else ["MODEL.WEIGHTS", file]
+    cfg = read_config(config_file, [*overrides, *weights])
+    check_weights(cfg.MODEL.WEIGHTS)
+    others = [key for key in overrides[::2] if key != "MODEL.WEIGHTS"]
+    named = cfg.MODEL.WEIGHTS
+    if others and named and is_packed(PathManager.get_local_path(named.split("?")[0])):
+        raise InputError(f"{named} is packed already: {others[0]} does not change it")
+    return packed_from_checkpoint(cfg)
 
 
 def split_words(words: list[str]) -> tuple[str | None, list[str]]:

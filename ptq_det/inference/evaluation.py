@@ -30,7 +30,7 @@ __all__ = [
     "build_for_evaluation",
     "evaluate_with_augmentation",
     "load_for_evaluation",
-    "names_packed_model",
+    "packed_weights",
 ]
 
 # evaluator_type of a data set's metadata -> what evaluates it, as (data set, folder) -> evaluator
@@ -83,39 +83,40 @@ def evaluate_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDic
     return OrderedDict((f"{name}_TTA", value) for name, value in results.items())
 
 
-def names_packed_model(cfg: CfgNode, weights: str | None = None) -> bool:
-    """Whether weights are a packed model.
+def packed_weights(cfg: CfgNode, weights: str) -> str | None:
+    """The packed model that weights are, or None where they are others.
 
     Args:
         cfg: full config.
-        weights: a file that is there, or empty; ``MODEL.WEIGHTS`` by default.
+        weights: a file that is there, with or without what Detectron2 has behind a ``?``; or empty.
 
     Raises:
-        InputError: it is none, but ``TERNARY.ENGINE`` names what runs packed models alone.
+        InputError: they are others, but ``TERNARY.ENGINE`` names what runs packed models alone.
     """
-    weights = cfg.MODEL.WEIGHTS if weights is None else weights
-    if weights and is_packed(PathManager.get_local_path(weights.split("?")[0])):
-        return True
+    path = weights.split("?")[0]
+    if path and is_packed(PathManager.get_local_path(path)):
+        return path
     if cfg.TERNARY.ENGINE:
         raise InputError(
             f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and the weights are "
             f"{weights!r}; give as MODEL.WEIGHTS the model_final.safetensors that training ends "
             "with, or what tools/pack.py writes"
         )
-    return False
+    return None
 
 
-def load_for_evaluation(cfg: CfgNode, engine: str | None = None) -> nn.Module:
-    """The packed model ``MODEL.WEIGHTS`` as ``cfg`` has it, thresholds included.
+def load_for_evaluation(cfg: CfgNode, path: str, engine: str | None = None) -> nn.Module:
+    """A packed model as ``cfg`` has it, thresholds included.
 
     Args:
-        cfg: full config.
+        cfg: full config; its ``MODEL.WEIGHTS`` are not looked at.
+        path: packed file.
         engine: what runs it, in place of ``TERNARY.ENGINE``.
 
     Raises:
         InputError: the file is of another config, or as :func:`ptq_det.load_packed`.
     """
-    return build_for_evaluation(PackedModel.read(cfg.MODEL.WEIGHTS), cfg, engine)
+    return build_for_evaluation(PackedModel.read(path), cfg, engine)
 
 
 def build_for_evaluation(packed: PackedModel, cfg: CfgNode, engine: str | None = None) -> nn.Module:

@@ -14,7 +14,10 @@ from .codec import decode_codes, encode_codes
 from .names import BIAS, CODES, WEIGHT
 from .shifts import from_shifts, to_shifts
 
-__all__ = ["PackedLayer"]
+__all__ = ["CHOSEN_KINDS", "KINDS", "PackedLayer"]
+
+KINDS = ("ternary", "quantized", "int8", "float16")
+CHOSEN_KINDS = KINDS[:2]  # of layers that a quantizer chose
 
 
 @dataclass
@@ -49,6 +52,16 @@ class PackedLayer:
     offset: float = 1.0
     activation_bits: int = 0
     clip: float | None = None
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a quantizer chose the layer, so that its zeros are zeros of codes."""
+        return self.kind in CHOSEN_KINDS
+
+    @property
+    def coded_part(self) -> str:
+        """The part of the file that holds its values: coded codes, or plain weights."""
+        return WEIGHT if self.scale is None else CODES
 
     def weight(self) -> np.ndarray:
         """The float32 weight, of the layer's own shape."""
@@ -91,8 +104,7 @@ class PackedLayer:
         """
         shape = fields.get("shape")
         kind, groups = fields.get("kind"), fields.get("groups")
-        kinds = ("ternary", "quantized", "int8", "float16")
-        _require(kind in kinds, f"the unknown kind {kind!r}")
+        _require(kind in KINDS, f"the unknown kind {kind!r}")
         sizes = isinstance(shape, list) and 2 <= len(shape) <= 4
         _require(sizes and all(type(n) is int and n > 0 for n in shape), "a wrong shape")
         fits = groups is None or (type(groups) is int and groups > 0 and len(shape) == 4)

@@ -127,13 +127,19 @@ class PackedModel:
             weights: decode the layers; without, only the config and the names are read.
         """
         local = PathManager.get_local_path(os.fspath(path))
-        container = Container.read(local)
+        return cls.from_container(Container.read(local), path, weights)
+
+    @classmethod
+    def from_container(
+        cls, container: Container, path: str | os.PathLike, weights: bool = True
+    ) -> "PackedModel":
+        """What a container holds; arguments and errors as :meth:`read`."""
         try:
             texts = container.metadata
             fields = json.loads(texts["layers"])
             architecture, classes = architecture_of(path, texts), json.loads(texts["classes"])
             ranges = checked_ranges(path, json.loads(texts.get("ranges", "{}")))
-            tensors = container.tensors if weights else {}
+            tensors = dict(container.tensors) if weights else {}
             parts = {
                 name: {p: tensors.pop(f"{name}.{p}") for p in PARTS if f"{name}.{p}" in tensors}
                 for name in fields
@@ -156,15 +162,22 @@ class PackedModel:
             raise PackedFileError(path, f"its header is no JSON ({error})") from error
 
     def cfg(self) -> CfgNode:
-        """The config of the model."""
+        """The config of the model, with a node ``TERNARY`` that makes nothing in it ternary again.
+
+        Raises:
+            PackedFileError: it cannot be read.
+        """
         cfg = get_cfg()
-        add_ternary_config(cfg)
         try:
             stored = CfgNode(yaml.safe_load(self.config))
+            # How it was trained does not matter any more, and other versions had other keys.
+            stored.pop("TERNARY", None)
             cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
             cfg.merge_from_other_cfg(stored)
         except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError) as error:
             raise PackedFileError(self.path, f"its config cannot be read ({error})") from error
+        add_ternary_config(cfg)
+        cfg.TERNARY.SKIP = ["*"]
         return cfg
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -198,36 +211,51 @@ class PackedModel:
             if layer.activation_bits and module is not None:
                 fix_input(module, layer.activation_bits, layer.clip)
 
-    @torch.no_grad()
-    def build(self, device: str | torch.device | None = None) -> nn.Module:
-        """A model with these weights; folded norms are gone from it."""
+    def skeleton(self) -> nn.Module:
+        """A plain model on the CPU that these layers and tensors fit; its weights are arbitrary.
+
+        Raises:
+            PackedFileError: it cannot be built, or they do not fit it.
+        """
         model = build_skeleton(self.architecture, self.cfg, self.path)
-        expected = set(model.state_dict())
+        others = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         for name, layer in self.layers.items():
             module = _submodule(model, name)
             found = tuple(module.weight.shape) if is_layer(module) else None
             if found != layer.shape:
-                raise PackedFileError(
-                    self.path,
-                    f"the layer {name!r} has the shape {layer.shape} in the file and {found} in "
-                    "the model of the config",
-                )
-            expected -= {f"{name}.weight", f"{name}.bias"}
-            bias = bias_of(layer)
-            if (bias is None) != (module.bias is None) and layer.norm is None:
+                raise self._unfit(name, layer.shape, found)
+            if (layer.bias is None) != (module.bias is None) and layer.norm is None:
                 raise PackedFileError(self.path, f"the bias of {name!r} does not fit its config")
-            fill_layer(module, layer)
+            if layer.norm is not None and _submodule(model, layer.norm) is None:
+                raise PackedFileError(self.path, f"its config has no such norm as {layer.norm!r}")
+            inside = (f"{name}.weight", f"{name}.bias", f"{layer.norm}.")
+            others = {key: shape for key, shape in others.items() if not key.startswith(inside)}
+        tensors = {name: value.shape for name, value in self.tensors.items()}
+        for name in sorted({*others, *tensors}):
+            if others.get(name) != tensors.get(name):
+                raise self._unfit(name, tensors.get(name), others.get(name))
+        return model
+
+    def _unfit(self, name: str, here, there) -> PackedFileError:
+        return PackedFileError(
+            self.path,
+            f"{name!r} has the shape {here} in the file and {there} in its config's model",
+        )
+
+    @torch.no_grad()
+    def build(self, device: str | torch.device | None = None) -> nn.Module:
+        """A model with these weights; folded norms are gone from it.
+
+        Raises:
+            PackedFileError: as :meth:`skeleton`.
+        """
+        model = self.skeleton()
+        for name, layer in self.layers.items():
+            fill_layer(model.get_submodule(name), layer)
             if layer.norm is not None:
-                expected -= {key for key in expected if key.startswith(f"{layer.norm}.")}
-                _remove_norm(model, layer.norm, self.path)
-        if expected != set(self.tensors):
-            unlike = sorted(expected ^ set(self.tensors))
-            raise PackedFileError(self.path, f"its tensors do not fit its config: {unlike[0]!r}")
+                _remove_norm(model, layer.norm)
         weights = {name: torch.from_numpy(value) for name, value in self.tensors.items()}
-        try:
-            model.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            raise PackedFileError(self.path, f"it does not fit its config ({error})") from error
+        model.load_state_dict(weights, strict=False)
         self.fix_inputs(model)
         model.requires_grad_(False)
         return model.eval().to(device or _default_device())
@@ -244,9 +272,7 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _remove_norm(model: nn.Module, name: str, path: str) -> None:
+def _remove_norm(model: nn.Module, name: str) -> None:
     parent, _, attribute = name.rpartition(".")
-    owner = _submodule(model, parent)
-    if owner is None or getattr(owner, attribute, None) is None:
-        raise PackedFileError(path, f"its config has no such norm as {name!r}")
+    owner = model.get_submodule(parent)
     setattr(owner, attribute, None if isinstance(owner, nn.Conv2d) else nn.Identity())

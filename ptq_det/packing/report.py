@@ -15,8 +15,8 @@ from tabulate import tabulate
 from ..files import MIB, replacing
 from ..ternary.statistics import code_entropy
 from .container import Container
-from .names import CODES, PARTS, WEIGHT
-from .packed_layer import PackedLayer
+from .names import PARTS
+from .packed_layer import CHOSEN_KINDS, PackedLayer
 from .packed_model import PackedModel
 
 __all__ = ["LayerSize", "SizeReport", "draw_sizes", "measure_size"]
@@ -111,7 +111,7 @@ class SizeReport:
             [
                 layer.name,
                 layer.parameters,
-                layer.kind if layer.kind in ("int8", "float16") else f"{100 * layer.sparsity:.1f}",
+                f"{100 * layer.sparsity:.1f}" if layer.kind in CHOSEN_KINDS else layer.kind,
                 *(
                     _mib(size)
                     for size in (
@@ -171,7 +171,7 @@ def measure_size(
     counted = sum(part["file_bytes"] for part in parts.values())
     _add(parts, "container", 0, size - counted)
 
-    ternary = [layer for layer in layers if layer.kind in ("ternary", "quantized")]
+    ternary = [layer for layer in layers if layer.kind in CHOSEN_KINDS]
     weights = sum(layer.parameters for layer in ternary)
     coded = sum(layer.coded_bytes for layer in ternary)
     float_bytes = sum(part["float_bytes"] for part in parts.values())
@@ -253,8 +253,7 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
     codes = torch.from_numpy(layer.values)
     count = codes.numel()
     ternary = layer.kind == "ternary"
-    chosen = ternary or layer.kind == "quantized"
-    coded = in_file[f"{name}.{WEIGHT if layer.kind == 'float16' else CODES}"]
+    coded = in_file[f"{name}.{layer.coded_part}"]
     file_bytes = sum(in_file.get(f"{name}.{part}", 0) for part in PARTS)
     vectors = 4 if layer.norm is not None else int(layer.bias is not None)
     float_bytes = 4 * (count + vectors * len(codes))
@@ -267,7 +266,7 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
         float_bytes=float_bytes,
         two_bit_bytes=-(-count // 4) if ternary else 0,
         five_trit_bytes=-(-count // 5) if ternary else 0,
-        iid_entropy_bytes=code_entropy(codes) * count / 8 if chosen else 0.0,
+        iid_entropy_bytes=code_entropy(codes) * count / 8 if layer.is_chosen else 0.0,
         coded_bytes=coded,
         file_bytes=file_bytes,
         bits_per_weight=8 * coded / count,

@@ -111,6 +111,11 @@ class Quantizer(ABC):
     compensates: bool = False
     folds_norms: bool = False
 
+    @property
+    def scale_rows(self) -> int:
+        """S, the number of rows of a scale: one a sign, where the quantizer says no other."""
+        return self.signs
+
     @abstractmethod
     def codes(self, weight: Tensor, sparsity: float, threshold: float | None = None) -> Tensor:
         """Codes ``(F, N)`` of a latent weight ``(F, N)``.

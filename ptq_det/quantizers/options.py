@@ -53,23 +53,23 @@ class Option:
 
 
 def options_of(quantizer: type) -> dict[str, Option]:
-    """The options of a quantizer's class, by their names in lower case.
+    """The options of a quantizer's class by the names of the arguments, which are in lower case.
 
     Raises:
-        TypeError: an argument has no default, or an annotation of another kind.
+        InputError: an argument has no default, or an annotation or a name of another kind.
     """
+    if quantizer.__init__ is object.__init__:
+        return {}
     arguments = list(inspect.signature(quantizer.__init__).parameters.items())[1:]
     kinds = get_type_hints(quantizer.__init__)
     options = {}
     for name, argument in arguments:
-        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-            continue  # those of an __init__ that is object's own
         kind = kinds.get(name)
         known = kind in _TYPES or get_origin(kind) is Literal
-        if argument.default is argument.empty or not known:
-            raise TypeError(
-                f"{quantizer.__name__}.__init__ has {name!r} without a default, or without an "
-                "annotation that is Literal[...], float, int, bool or str"
+        if argument.default is argument.empty or not known or name != name.lower():
+            raise InputError(
+                f"{quantizer.__name__}.__init__ has {name!r}; an option is an argument in lower "
+                "case with a default, annotated as Literal[...], float, int, bool or str"
             )
         options[name] = Option(argument.default, kind)
     return options

@@ -30,6 +30,7 @@ class SQuantizer(Quantizer):
     freezes = False
     masks_gradient = True
     prunes_first = True
+    scale_rows = 2  # least magnitude and step
 
     def __init__(self, bits: Literal[2, 4] = 4, sigma: float = 0.0):
         self.levels = 2 ** (bits - 1)

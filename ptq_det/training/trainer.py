@@ -6,6 +6,7 @@ import weakref
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.modeling import build_model
@@ -14,6 +15,7 @@ from detectron2.utils import comm
 
 from ..data.loader import build_resumable_train_loader
 from ..engines import DEFAULT_ENGINE
+from ..errors import InputError
 from ..inference.evaluation import build_evaluator, load_for_evaluation
 from ..packing.packed_model import pack_model
 from ..packing.rounding import round_to_packed
@@ -50,6 +52,7 @@ class TernaryTrainer(DefaultTrainer):
         # The steps are those of DefaultTrainer.__init__, which cannot wrap a model on the CPU for
         # several processes and does not let its checkpointer be chosen.
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        _refuse_engine(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -122,11 +125,7 @@ class TernaryTrainer(DefaultTrainer):
                 pack_model(model, self.cfg, path)
             comm.synchronize()
             logging.getLogger(__name__).info("Evaluating the packed model %s", path)
-            cfg = self.cfg.clone()
-            cfg.defrost()
-            cfg.MODEL.WEIGHTS = path
-            # Other engines may need a calibration, which this file has not had yet.
-            model = load_for_evaluation(cfg, DEFAULT_ENGINE)
+            model = load_for_evaluation(self.cfg, path, DEFAULT_ENGINE)
         self._last_eval_results = self.test(self.cfg, model)
         return self._last_eval_results
 
@@ -160,3 +159,13 @@ class TernaryTrainer(DefaultTrainer):
         if last and any(layer.ternary.stage is Stage.FROZEN for layer in layers):
             # What is saved and evaluated from here on is what a packed file holds.
             round_to_packed(self.model, self.cfg.TERNARY.FLOAT_LAYERS)
+
+
+def _refuse_engine(cfg: CfgNode) -> None:
+    engine = TernarySettings.from_cfg(cfg).engine
+    if engine not in ("", DEFAULT_ENGINE):
+        raise InputError(
+            f"TERNARY.ENGINE is {engine!r}, but a training ends with an evaluation in float: its "
+            "file is not calibrated yet. Leave the key out, then calibrate the file "
+            "(tools/pack.py --calibrate) and evaluate it (--eval-only) with it"
+        )

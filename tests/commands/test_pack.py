@@ -18,7 +18,7 @@ def test_a_packed_file_is_calibrated(cfg, tmp_path):
     before.ranges = {}
     before.write(file)
     output = str(tmp_path / "calibrated.safetensors")
-    report = pack(None, [file], output, "few_val")
+    report = pack([file], output, "few_val")
     after = PackedModel.read(output)
     assert report.verified and not report.one_shot and after.ranges
     assert {n: layer.values.tobytes() for n, layer in after.layers.items()} == {
@@ -28,4 +28,4 @@ def test_a_packed_file_is_calibrated(cfg, tmp_path):
 
 def test_a_data_set_that_is_not_there_is_said_first(tmp_path):
     with pytest.raises(InputError, match="'nowhere' is not registered"):
-        pack(None, [str(tmp_path / "no.safetensors")], str(tmp_path / "o"), "nowhere")
+        pack([str(tmp_path / "no.safetensors")], str(tmp_path / "o"), "nowhere")

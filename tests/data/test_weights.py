@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 
 from ptq_det import load_packed, packed_config
 from ptq_det.data.weights import WEIGHTS_FOLDER
+from ptq_det.packing.container import VERSION, Container
 from ptq_det.packing.packed_model import PackedModel
 
 FLOAT, PACKED = (f"ptq_det://shapes_mask_rcnn_{kind}.safetensors" for kind in ("float", "ptq"))
@@ -22,6 +23,7 @@ def test_the_packed_detector_is_small_calibrated_and_names_its_classes():
     packed = PackedModel.read(PACKED)
     assert (WEIGHTS_FOLDER / PACKED.removeprefix("ptq_det://")).stat().st_size < 400_000
     assert packed.ranges and packed.classes[:2] == ["circle", "square"]
+    assert Container.read(WEIGHTS_FOLDER / PACKED.removeprefix("ptq_det://")).version == VERSION
 
 
 def test_it_finds_a_circle():

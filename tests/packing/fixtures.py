@@ -40,7 +40,7 @@ def write_fixture(folder: Path) -> Path:
     """Write ``version_N.safetensors`` and ``version_N.json`` of the present version; the former.
 
     A tiny Mask R-CNN with random weights that has what a file can: shifts, activations with bits of
-    their own, ranges.
+    their own, ranges. A file that is there is an error: fixtures are never made anew.
     """
     torch.manual_seed(int(VERSION))
     cfg = tiny_cfg("output")
@@ -55,6 +55,8 @@ def write_fixture(folder: Path) -> Path:
             with torch.no_grad():
                 module.clip.uniform_(1.0, 3.0)
     path = folder / f"version_{VERSION}.safetensors"
+    if path.exists():
+        raise FileExistsError(f"{path} is there; a fixture is never made anew")
     pack_model(model, cfg, path)
     packed = PackedModel.read(path)
     picture = {"image": torch.from_numpy(PICTURE), "height": 64, "width": 64}

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from detectron2.modeling import build_model
 
 from ptq_det import load_packed, packed_config
 from ptq_det.packing.container import _READABLE, Container
@@ -38,3 +39,17 @@ def test_a_file_gives_what_it_gave(version):
 
 def test_a_fixture_of_the_present_version_can_be_written(tmp_path):
     assert_as_then(write_fixture(tmp_path))
+    with pytest.raises(FileExistsError):
+        write_fixture(tmp_path)
+
+
+def test_builders_and_keys_of_an_old_config_do_not_matter(tmp_path):
+    packed = PackedModel.read(FILES / "version_1.safetensors")
+    assert "TRAIN_NORM" in packed.config  # a key that is gone
+    packed.config = packed.config.replace("StandardRPNHead", "TernaryRPNHead")
+    packed.config = packed.config.replace("NAME: StandardROIHeads", "NAME: TernaryStandardROIHeads")
+    packed.config = packed.config.replace("QUANTIZER: PTQ", "QUANTIZER: NotRegisteredHere")
+    assert packed.config.count("Ternary") == 2 and "NotRegisteredHere" in packed.config
+    packed.write(tmp_path / "m.safetensors")
+    load_packed(tmp_path / "m.safetensors", "cpu")
+    build_model(packed_config(tmp_path / "m.safetensors"))

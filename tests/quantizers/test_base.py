@@ -6,7 +6,6 @@ import torch
 from ptq_det.codes import dequantize as weight_of
 from ptq_det.quantizers import (
     QUANTIZER_REGISTRY,
-    SQuantizer,
     build_quantizer,
     dequantize,
     group_mean,
@@ -69,8 +68,7 @@ class TestEveryQuantizer:
         assert codes.shape == weight.shape and codes.dtype == weight.dtype
         assert set(codes.unique().tolist()) <= set(range(-quantizer.levels, quantizer.levels + 1))
         assert not ((codes != 0) & (codes.sign() != weight.sign())).any()
-        rows = 2 if isinstance(quantizer, SQuantizer) else quantizer.signs
-        assert scale.shape == (rows, len(weight) if quantizer.by_filter else 1)
+        assert scale.shape == (quantizer.scale_rows, len(weight) if quantizer.by_filter else 1)
         assert scale.isfinite().all() and (scale >= 0).all()
 
     def test_scaling_the_weight_scales_the_ternary_weight(self, quantizer):

@@ -32,18 +32,26 @@ def test_what_is_allowed():
     assert options["match_sparsity"].allows(True) and not options["match_sparsity"].allows(1)
 
 
-def test_an_argument_without_default_or_type_is_a_mistake():
-    class Bare(Plain):
-        def __init__(self, bits):
-            pass
+def without_default(self, bits):
+    pass
 
-    class Odd(Plain):
-        def __init__(self, bits: list = ()):
-            pass
 
-    for kind in (Bare, Odd):
-        with pytest.raises(TypeError, match="'bits' without a default"):
-            options_of(kind)
+def without_kind(self, bits: list = ()):
+    pass
+
+
+def with_others(self, bits: int = 2, **others):
+    pass
+
+
+def with_capitals(self, Bits: int = 2):
+    pass
+
+
+@pytest.mark.parametrize("init", [without_default, without_kind, with_others, with_capitals])
+def test_an_argument_that_can_be_no_option_is_named(init):
+    with pytest.raises(InputError, match=r"Odd.__init__ has '(Bits|bits|others)'; an option is"):
+        options_of(type("Odd", (Plain,), {"__init__": init}))
 
 
 def test_two_quantizers_cannot_disagree_about_an_option(monkeypatch):

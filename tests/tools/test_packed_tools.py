@@ -11,8 +11,10 @@ import torch
 from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
+from tests.conftest import REPO
 
 QUICK = "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
+QUICK_FILE = str(REPO / QUICK)
 
 
 @pytest.fixture
@@ -65,15 +67,20 @@ def test_pack_then_look_into_the_file(tool, repo, tmp_path):
         tmp_path / "o.safetensors"
     ).read_bytes()
     assert "one shot" not in again.stdout
-    look = tool("measure_size", "o.safetensors").stdout
+    look = tool("measure_size", "o.safetensors", "--json", "o.json", "--plot", "o.png").stdout
+    assert json.loads((tmp_path / "o.json").read_text())["file_bytes"] == size
+    assert (tmp_path / "o.png").exists()
     assert f"{size} bytes" in look and "format version 2" in look and "GeneralizedRCNN" in look
-    assert "classes: 6 (circle, square" in look and "int8: no" in look
+    assert "classes: 6 (circle, square" in look and "calibrated: no" in look
     (row,) = [line for line in look.splitlines() if "roi_heads.box_head.fc1 " in line]
     assert "| ternary |" in re.sub(" +", " ", row) and "| 90.0" in row
 
 
 def test_measure_size_of_a_classification_network(tool):
-    done = tool("measure_size", "--torchvision", "resnet18", "TERNARY.SPARSITY", "0.89")
+    arguments = ["--torchvision", "resnet18", "TERNARY.SPARSITY", "0.89"]
+    packed = tool("pack", *arguments, "--output", "c.safetensors")
+    assert packed.stdout.splitlines()[-1].startswith("44.6 MiB -> 0.89 MiB")
+    done = tool("measure_size", *arguments)
     assert "| fc " in done.stdout and "44.6 MiB -> 0.89 MiB" in done.stdout
 
 
@@ -118,6 +125,39 @@ def test_demo_without_arguments_finds_things(tool, tmp_path):
         (["demo", "--weights", "cut.safetensors", "--input", "a", "--output", "b"], "cut"),
         (["demo", "--weights", "m.safetensors", "--input", "no.jpg", "--output", "b"], "no.jpg"),
         (["measure_size", "--torchvision", "resnet18", "--weights", "no.pth"], "no.pth"),
+        (["pack", "--torchvision", "resnet18", "no.pth", "--output", "o"], "no.pth"),
+        (
+            [
+                "pack",
+                "--config-file",
+                QUICK_FILE,
+                "m.safetensors",
+                "TERNARY.SPARSITY",
+                "0.9",
+                "--output",
+                "o",
+            ],
+            "m.safetensors is packed already: TERNARY.SPARSITY does not",
+        ),
+        (
+            [
+                "benchmark",
+                "difference",
+                "--dataset",
+                "nowhere",
+                "--predictions",
+                "a",
+                "--baseline",
+                "b",
+            ],
+            "'nowhere' is not registered",
+        ),
+        (["benchmark", "train", "--config-file", "no.yaml"], "no.yaml"),
+        (
+            ["benchmark", "inference", "--weights", "no.safetensors", "--dataset", "shapes_val"],
+            "no.safetensors",
+        ),
+        (["make_demo_weights", "no.pth"], "no.pth"),
         (["measure_size", "--config-file", "no.yaml"], "no.yaml"),
         (["measure_size", "--torchvision", "resnet18", "TERNARY.SPARSTY", "1"], "SPARSTY"),
         (["measure_size", "--torchvision", "resnet18", "TERNARY.SPARSITY", "1.5"], "allowed"),
@@ -126,17 +166,18 @@ def test_demo_without_arguments_finds_things(tool, tmp_path):
 def test_a_user_s_mistake_gets_one_message(tool, file, tmp_path, args, message):
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:9000])
     (tmp_path / "m.pth").write_bytes(b"other weights")
-    assert message in tool(*args, code=1).stderr
+    assert message in tool(*args, code=2).stderr
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["demo", "a.jpg"], "pictures are given by --input"),
-        (["measure_size"], "give a packed file, --config-file or --torchvision"),
-        (["measure_size", "m.safetensors", "--json", "o.json"], "give --config-file too"),
+        (["demo", "--fine-tune", "--engine", "int8"], "--fine-tune runs the whole path in float"),
+        (["measure_size"], "give a packed file alone, --config-file or --torchvision"),
+        (["measure_size", "m.safetensors", "A.B", "1"], "give a packed file alone"),
+        (["measure_size", "m.safetensors", "--output", "o"], "tools/pack.py calibrates and writes"),
         (["measure_size", "m.safetensors", "--weights", "w"], "--weights goes with --torchvision"),
-        (["measure_size", "--torchvision", "resnet18", "w.pth"], "given by --weights"),
     ],
 )
 def test_words_that_do_not_go_together(tool, args, message):

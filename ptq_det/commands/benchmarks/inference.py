@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from ...engines import ENGINE_REGISTRY
 from ...errors import EngineError, InputError
-from ...inference import build_packed, calibrate_packed
+from ...inference import calibrate_packed
+from ...inference.evaluation import build_for_evaluation
 from ...inference.int8.layers import saturates
 from ...packing.packed_model import PackedModel
 from ...ternary.ternarize import make_plain
@@ -77,19 +78,22 @@ def benchmark_inference(
         InputError: the file or the data set cannot be used.
     """
     check_datasets([dataset])
+    taken = {"stock", "channels-last"} & {name for name, _ in ENGINE_REGISTRY}
+    if taken:
+        raise InputError(f"an engine is called {taken.pop()!r}, as a row of stock Detectron2 is")
     packed = PackedModel.read(path)
     if not packed.architecture.is_detector:
         raise InputError(f"{path} holds no detector")
     cfg = packed.cfg()
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
-    packed.config = cfg.dump()
     if not packed.ranges:
         calibrate_packed(packed, dataset)
     models = {
         "stock": _stock(packed, cfg),
         "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
-        **_engines(packed),
+        **_engines(packed, cfg),
     }
+    packed.config = cfg.dump()
     files = [record["file_name"] for record in DatasetCatalog.get(dataset)[:pictures]]
     results = []
     for size in sizes:
@@ -122,12 +126,12 @@ def benchmark_inference(
     return result
 
 
-def _engines(packed: PackedModel) -> dict[str, nn.Module]:
+def _engines(packed: PackedModel, cfg: CfgNode) -> dict[str, nn.Module]:
     """The model on each engine that can run it."""
     models = {}
     for name, _ in ENGINE_REGISTRY:
         try:
-            models[name] = build_packed(packed, "cpu", name)
+            models[name] = build_for_evaluation(packed, cfg, name)
         except EngineError as error:
             print(f"Left out: {error}")
     return models
@@ -239,7 +243,7 @@ def _peak_memory(
             kind = "packed" if name in ENGINE_REGISTRY else "stock"
             done = subprocess.run(
                 [sys.executable, "-W", "ignore", "-m", "ptq_det.commands.benchmarks.peak_memory",
-                 name, paths[kind], folder, str(torch.get_num_threads())],
+                 kind, name, paths[kind], folder, str(torch.get_num_threads())],
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
             found[name] = json.loads(done.stdout.splitlines()[-1])

@@ -10,13 +10,13 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from ...config import add_ternary_config
-from ...engines import ENGINE_REGISTRY
+from ...files import MIB
 from ...inference import load_packed
 
 
-def main(name: str, path: str, folder: str, threads: str) -> None:
+def main(kind: str, name: str, path: str, folder: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
-    if name in ENGINE_REGISTRY:
+    if kind == "packed":
         model = load_packed(path, "cpu", name)
     else:
         cfg = get_cfg()
@@ -36,9 +36,9 @@ def _peak_mib() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the process that started this one
         lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes, or KiB
+    return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes, or KiB
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import statistics
 import time
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -12,9 +12,9 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ...config import add_ternary_config
 from ...ternary.schedule import Stage
 from ...ternary.ternarize import ternarize, ternary_layers
+from ...training.preflight import read_config
 from ...training.trainer import TernaryTrainer
 
 __all__ = ["benchmark_train"]
@@ -38,11 +38,8 @@ def benchmark_train(
         Median seconds of each kind and the ratios of ternary to float, each the median over the
         rounds of the ratio within a round.
     """
-    cfg = get_cfg()
-    add_ternary_config(cfg)
-    cfg.merge_from_file(config_file)
-    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-    cfg.merge_from_list(overrides)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg = read_config(config_file, ["MODEL.DEVICE", device, *overrides])
     cfg.SOLVER.BASE_LR = 0.0  # untrained weights would diverge; a step takes as long without moving
     torch.manual_seed(0)
     data = _random_batch(cfg, size, batch)

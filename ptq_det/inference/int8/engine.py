@@ -6,7 +6,6 @@ import platform
 import torch
 
 from ...engines import ENGINE_REGISTRY, Engine
-from ...packing.skeleton import build_skeleton
 from .convert import to_int8
 from .layers import saturates
 
@@ -44,7 +43,7 @@ class Int8Engine(Engine):
 
     def build(self, packed, device):
         _return_freed_memory()
-        model = build_skeleton(packed.architecture, packed.cfg, packed.path)
+        model = packed.skeleton()
         to_int8(model, packed)
         weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
         model.load_state_dict(weights, strict=False)

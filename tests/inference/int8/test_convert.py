@@ -111,6 +111,6 @@ def test_another_activation_is_not_left_out(cfg, tmp_path, said, monkeypatch):
         model.roi_heads.mask_head.mask_fcn1.activation = torch.nn.ReLU6()
         return model
 
-    monkeypatch.setattr("ptq_det.inference.int8.engine.build_skeleton", with_another)
+    monkeypatch.setattr("ptq_det.packing.packed_model.build_skeleton", with_another)
     with pytest.raises(EngineError, match="mask_fcn1 has another end than a ReLU"):
         load_packed(file, "cpu", engine="int8")

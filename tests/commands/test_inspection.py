@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from ptq_det.commands.inspection import describe_file
 from ptq_det.packing import PackedFileError
-from ptq_det.packing.inspection import describe_file
 
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "packing/files"
 
 
 def row(text, name):
@@ -19,7 +19,9 @@ def test_what_is_in_a_file():
     assert f"{path}: packed model, format version 2" in text
     assert "architecture: detectron2 GeneralizedRCNN, build_resnet_fpn_backbone" in text
     assert "classes: 6 (circle, square, triangle, star, cross, ring)" in text
-    assert f"size: {path.stat().st_size} bytes, 0.11 MiB" in text and "int8: yes" in text
+    assert f"size: {path.stat().st_size} bytes, 0.11 MiB" in text and "calibrated: yes" in text
+    assert "engine float: may be named" in text
+    assert "engine int8: cannot run it here: its activations have bits of their own" in text
     assert row(text, "backbone.bottom_up.stem.conv1")[1:3] == ["int8", "8 × 3 × 7 × 7"]
     _, kind, shape, zeros, bits, size, input_range = row(text, "roi_heads.box_head.fc2")
     assert (kind, shape) == ("ternary on 6-bit inputs", "16 × 16")
@@ -30,7 +32,8 @@ def test_what_is_in_a_file():
 
 def test_a_file_without_calibration():
     text = describe_file(FILES / "version_1.safetensors")
-    assert "format version 1" in text and "int8: no" in text
+    assert "format version 1" in text and "calibrated: no" in text
+    assert "engine int8: cannot run it here: the file was not calibrated" in text
     assert row(text, "roi_heads.box_head.fc1")[-1] == ""
 
 

@@ -6,11 +6,12 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
+from ..engines import ENGINE_REGISTRY
 from ..files import MIB
-from .container import Container
-from .names import CODES, PARTS, WEIGHT
-from .packed_layer import PackedLayer
-from .packed_model import PackedModel
+from ..packing.container import Container
+from ..packing.names import PARTS
+from ..packing.packed_layer import PackedLayer
+from ..packing.packed_model import PackedModel
 
 __all__ = ["describe_file"]
 
@@ -26,9 +27,9 @@ def describe_file(path: str | os.PathLike) -> str:
     Raises:
         FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
     """
-    packed = PackedModel.read(path)
     local = PathManager.get_local_path(os.fspath(path))
     container = Container.read(local)
+    packed = PackedModel.from_container(container, path)
     sizes = {name: tensor.nbytes for name, tensor in container.tensors.items()}
     file_bytes = os.path.getsize(local)
     rows = [_row(name, layer, sizes, packed.ranges) for name, layer in packed.layers.items()]
@@ -39,27 +40,31 @@ def describe_file(path: str | os.PathLike) -> str:
         f"classes: {_classes(packed.classes)}",
         f"size: {file_bytes} bytes, {file_bytes / MIB:.2f} MiB; "
         f"in float32 {packed.float_bytes / MIB:.2f} MiB ({packed.float_bytes / file_bytes:.1f}x)",
-        f"calibrated for the engine int8: {'yes' if packed.ranges else 'no'}",
+        f"calibrated: {'yes' if packed.ranges else 'no'}",
+        *(f"engine {name}: {_verdict(kind(), packed)}" for name, kind in ENGINE_REGISTRY),
         "",
         tabulate(rows, headers, tablefmt="github", disable_numparse=True),
     ]
-    others = [(name, tensor) for name, tensor in packed.tensors.items()]
-    if others:
-        size = sum(tensor.nbytes for _, tensor in others)
-        lines += ["", f"other tensors: {len(others)}, {size} bytes ({others[0][0]}, …)"]
+    if packed.tensors:
+        size = sum(tensor.nbytes for tensor in packed.tensors.values())
+        lines += ["", f"other tensors: {len(packed.tensors)}, {size} bytes"]
     return "\n".join(lines)
 
 
+def _verdict(engine, packed: PackedModel) -> str:
+    reason = engine.why_not(packed, None)
+    return "may be named" if reason is None else f"cannot run it here: {reason}"
+
+
 def _row(name: str, layer: PackedLayer, sizes: dict[str, int], ranges) -> list[str]:
-    coded = sizes[f"{name}.{WEIGHT if layer.scale is None else CODES}"]
-    has_zeros = layer.kind in ("ternary", "quantized")
+    coded = sizes[f"{name}.{layer.coded_part}"]
     low, high = ranges.get(name, (None, None))
     bits = f" on {layer.activation_bits}-bit inputs" if layer.activation_bits else ""
     return [
         name,
         layer.kind + bits,
         " × ".join(map(str, layer.shape)),
-        f"{100 * np.mean(layer.values == 0):.1f}" if has_zeros else "",
+        f"{100 * np.mean(layer.values == 0):.1f}" if layer.is_chosen else "",
         f"{8 * coded / layer.values.size:.3f}",
         str(sum(sizes.get(f"{name}.{part}", 0) for part in PARTS)),
         "" if low is None else f"{low:.3g} to {high:.3g}",
