@@ -62,11 +62,11 @@ def main():
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     with told_in_one_line():
-        result = run(args)
+        result = measure(args)
     print(json.dumps(result))
 
 
-def run(args):
+def measure(args):
     if args.part == "train":
         shape = tuple(args.size)
         return benchmark_train(args.config_file, args.opts, shape, args.batch, args.rounds)
