@@ -123,7 +123,7 @@ def build_for_evaluation(packed: PackedModel, cfg: CfgNode, engine: str | None =
     """A packed model as a config has it; arguments and errors as :func:`load_for_evaluation`."""
     if not packed.architecture.is_detector:
         raise InputError(f"{packed.path} holds no detector but {packed.architecture}")
-    packed = dataclasses.replace(packed, config=cfg.dump())
+    packed = dataclasses.replace(packed, override=cfg)
     try:
         return build_packed(packed, cfg.MODEL.DEVICE, engine or cfg.TERNARY.ENGINE)
     except PackedFileError as error:

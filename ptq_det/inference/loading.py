@@ -4,6 +4,7 @@ import logging
 import os
 
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..engines import DEFAULT_ENGINE, ENGINE_REGISTRY, engine_named
@@ -17,6 +18,7 @@ def load_packed(
     path: str | os.PathLike,
     device: str | torch.device | None = None,
     engine: str | None = None,
+    cfg: CfgNode | None = None,
 ) -> nn.Module:
     """The model in a packed file, ready to predict: in evaluation mode, without gradients.
 
@@ -27,6 +29,7 @@ def load_packed(
         engine: one of ``ENGINE_REGISTRY``: "float", or "int8" (integers on the CPU, for a
             calibrated file). One that is named runs, or its reason is raised; without a name it is
             "float".
+        cfg: as :func:`ptq_det.packed_config` has it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -36,7 +39,7 @@ def load_packed(
     """
     if engine:
         engine_named(engine)  # a wrong name is said before the file is read
-    return build_packed(PackedModel.read(path), device, engine)
+    return build_packed(PackedModel.read(path, base=cfg), device, engine)
 
 
 def build_packed(

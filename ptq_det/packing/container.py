@@ -21,7 +21,7 @@ __all__ = ["FORMAT", "VERSION", "Container", "PackedFileError", "is_packed"]
 FORMAT = "ptq_det packed model"
 VERSION = "2"
 _READABLE = ("1", "2")  # what version 2 has more, a file need not have
-_HEADER_LIMIT = 16 << 20  # bytes; the header of a Mask R-CNN has 40 thousand
+_HEADER_LIMIT = 1 << 20  # bytes; the header of a Mask R-CNN has 40 thousand
 _NO_DIGEST = "0" * 64
 
 
@@ -65,6 +65,8 @@ class Container:
         marker = _digest_field(_NO_DIGEST)
         assert header.count(marker) == 1
         header = header.replace(marker, _digest_field(hashlib.sha256(header).hexdigest()))
+        if len(header) > _HEADER_LIMIT:
+            raise PackedFileError(path, f"its header would have {len(header)} bytes")
         with replacing(path) as scratch, open(scratch, "wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
             file.write(data)
@@ -83,11 +85,13 @@ class Container:
                 metadata = file.metadata() or {}
                 _check(path, header, metadata)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        except PackedFileError:
+            raise
+        except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise PackedFileError(path, f"damaged, or no safetensors file ({error})") from error
         try:
             digests = json.loads(metadata.pop("digests", ""))
-        except ValueError:
+        except (ValueError, RecursionError):
             digests = None
         if not isinstance(digests, dict) or digests.keys() != tensors.keys():
             raise PackedFileError(path, "the list of digests does not fit the tensors")

@@ -1,8 +1,8 @@
-"""What the header of a packed file says beside its layers: config, classes, network, ranges."""
+"""What the header of a packed file says beside layers and config: network, classes, ranges."""
 
 import json
 import math
-import os
+from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -10,16 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from .architecture import Architecture
 from .container import PackedFileError
 
-__all__ = ["architecture_of", "checked_ranges", "class_names", "config_text"]
-
-
-def config_text(cfg: CfgNode) -> str:
-    """The config without what tells of the place where it was packed."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.WEIGHTS = ""
-    cfg.OUTPUT_DIR = "./output"
-    return cfg.dump()
+__all__ = ["Header", "class_names"]
 
 
 def class_names(cfg: CfgNode) -> list[str]:
@@ -36,26 +27,57 @@ def class_names(cfg: CfgNode) -> list[str]:
     return []
 
 
-def architecture_of(path: str | os.PathLike, texts: dict[str, str]) -> Architecture:
-    """What network a file is for, from the texts of its header.
+@dataclass(frozen=True)
+class Header:
+    """The texts of a header, checked.
 
-    Raises:
-        PackedFileError: it is not known here.
+    Attributes:
+        architecture: what network the file is for.
+        classes: names of the classes, or none.
+        layers: fields of each layer by name, of which only the kinds of the fields' values are
+            known yet.
+        ranges: least and largest value of activations by name.
+        config: text of the config.
     """
-    try:
-        return Architecture.from_json(json.loads(texts["architecture"]))
-    except json.JSONDecodeError:
-        raise
-    except ValueError as error:
-        raise PackedFileError(path, str(error)) from error
+
+    architecture: Architecture
+    classes: list[str]
+    layers: dict[str, dict]
+    ranges: dict[str, tuple[float, float]]
+    config: str
+
+    @classmethod
+    def of(cls, texts: dict[str, str], path: str) -> "Header":
+        """Read the texts.
+
+        Raises:
+            PackedFileError: one is missing, no JSON, or says something else than it should.
+        """
+        values = {}
+        for key in ("architecture", "classes", "layers", "ranges"):
+            text = texts.get(key, "{}" if key == "ranges" else None)
+            if text is None:
+                raise PackedFileError(path, f"its header lacks {key!r}")
+            try:
+                values[key] = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise PackedFileError(path, f"{key} is no JSON ({error})") from error
+        if "config" not in texts:
+            raise PackedFileError(path, "its header lacks 'config'")
+        try:
+            architecture = Architecture.from_json(values["architecture"])
+        except ValueError as error:
+            raise PackedFileError(path, str(error)) from error
+        classes, layers = values["classes"], values["layers"]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise PackedFileError(path, "its classes are no list of names")
+        if not isinstance(layers, dict) or not all(isinstance(x, dict) for x in layers.values()):
+            raise PackedFileError(path, "its layers are no fields by name")
+        ranges = _ranges(values["ranges"], path)
+        return cls(architecture, classes, layers, ranges, texts["config"])
 
 
-def checked_ranges(path: str | os.PathLike, ranges) -> dict[str, tuple[float, float]]:
-    """Pairs of least and largest value by name, from JSON.
-
-    Raises:
-        PackedFileError: they are anything else.
-    """
+def _ranges(ranges, path: str) -> dict[str, tuple[float, float]]:
     fits = isinstance(ranges, dict) and all(
         isinstance(pair, list)
         and len(pair) == 2

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..ternary.filters import filter_shape, to_filters
 from ..ternary.layers import OWN_KEYS, TernaryLayer, is_layer
 from ..ternary.norms import find_norms, norm_factor_and_shift
-from .packed_layer import PackedLayer
+from .packed_layer import KERNEL, PackedLayer
 
 __all__ = ["other_tensors", "pack_layer", "pack_layers"]
 
@@ -59,6 +60,8 @@ def pack_layer(
     transposed = isinstance(module, nn.ConvTranspose2d)
     groups = module.groups if transposed else None
     shape = tuple(module.weight.shape)
+    if max(shape[2:], default=1) > KERNEL:
+        raise InputError(f"a kernel of {shape[2:]} cannot be packed; the largest is {KERNEL}")
     folded = norm_factor_and_shift(norm)
     bias = None if module.bias is None else module.bias.double()
     if folded is not None:

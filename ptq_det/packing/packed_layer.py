@@ -14,9 +14,10 @@ from .codec import decode_codes, encode_codes
 from .names import BIAS, CODES, WEIGHT
 from .shifts import from_shifts, to_shifts
 
-__all__ = ["CHOSEN_KINDS", "KINDS", "PackedLayer"]
+__all__ = ["CHOSEN_KINDS", "KERNEL", "KINDS", "PackedLayer"]
 
 KINDS = ("ternary", "quantized", "int8", "float16")
+KERNEL = 32  # rows or columns that a kernel has at most: contexts grow with their square
 CHOSEN_KINDS = KINDS[:2]  # of layers that a quantizer chose
 
 
@@ -109,6 +110,7 @@ class PackedLayer:
         _require(sizes and all(type(n) is int and n > 0 for n in shape), "a wrong shape")
         fits = groups is None or (type(groups) is int and groups > 0 and len(shape) == 4)
         _require(fits and (groups is None or shape[0] % groups == 0), "wrong groups")
+        _require(max(shape[2:], default=1) <= KERNEL, "a kernel that is too large")
         filters = filter_shape(tuple(shape), groups)
         scale, bias = from_shifts(tensors, filters[0]), tensors.get(BIAS)
         floats = (np.float16, np.float32)

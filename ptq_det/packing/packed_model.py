@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from ..config import add_ternary_config
 from ..errors import InputError
 from ..ternary.activations import fix_input
-from ..ternary.layers import is_layer
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
+from .claims import Claim, check_claims
 from .container import Container, PackedFileError
-from .header import architecture_of, checked_ranges, class_names, config_text
+from .header import Header, class_names
+from .model_config import config_text, merge_config
 from .names import PARTS
 from .pack_layer import other_tensors, pack_layers
 from .packed_layer import PackedLayer
@@ -50,13 +50,18 @@ def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
     PackedModel.of(model, cfg).write(path)
 
 
-def packed_config(path: str | os.PathLike) -> CfgNode:
+def packed_config(path: str | os.PathLike, cfg: CfgNode | None = None) -> CfgNode:
     """The config of a packed model, ready for ``DefaultPredictor``: its weights are the file.
+
+    Args:
+        path: packed file.
+        cfg: config into which the file's is merged, e.g. one with the keys of a project
+            (PointRend), which count only then; Detectron2's defaults without it. It is not changed.
 
     Raises:
         FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
     """
-    cfg = PackedModel.read(path, weights=False).cfg()
+    cfg = PackedModel.read(path, weights=False, base=cfg).cfg()
     cfg.MODEL.WEIGHTS = os.fspath(path)
     cfg.MODEL.DEVICE = _default_device()
     return cfg
@@ -69,11 +74,13 @@ class PackedModel:
     Attributes:
         layers: by the layer's name in the model.
         tensors: parameters and buffers that belong to no such layer, by name.
-        config: YAML of the model's config.
+        config: text of the model's config (:mod:`.model_config`).
         architecture: what network the file is for.
         classes: names of the classes, where they are known.
         path: file it was read from.
         ranges: of the activations, where it was calibrated (:mod:`ptq_det.inference`).
+        base: the reader's config, whose keys of projects count; Detectron2's without.
+        override: a config to build the model by in place of the file's.
     """
 
     layers: dict[str, PackedLayer]
@@ -83,6 +90,8 @@ class PackedModel:
     classes: list[str] = field(default_factory=list)
     path: str = ""
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    base: CfgNode | None = None
+    override: CfgNode | None = None
 
     @classmethod
     def of(
@@ -100,11 +109,17 @@ class PackedModel:
             module.training = training
         others = other_tensors(model, layers)
         if not architecture.is_detector:
-            return cls(layers, others, CfgNode({"TERNARY": cfg.TERNARY}).dump(), architecture)
-        return cls(layers, others, config_text(cfg), architecture, class_names(cfg))
+            return cls(layers, others, "{}", architecture)
+        return cls(layers, others, config_text(cfg), architecture, class_names(cfg), base=cfg)
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write the file; it appears when it is whole."""
+        """Write the file; it appears when it is whole.
+
+        Raises:
+            PackedFileError: the config does not build this model; nothing is written then.
+            OSError: the file cannot be written.
+        """
+        self.check()
         tensors, fields = dict(self.tensors), {}
         for name, layer in self.layers.items():
             fields[name] = layer.to_metadata()
@@ -120,46 +135,68 @@ class PackedModel:
         Container(tensors, metadata).write(path)
 
     @classmethod
-    def read(cls, path: str | os.PathLike, weights: bool = True) -> "PackedModel":
+    def read(
+        cls, path: str | os.PathLike, weights: bool = True, base: CfgNode | None = None
+    ) -> "PackedModel":
         """Read a file; errors as :func:`ptq_det.load_packed` has them.
 
         Args:
             weights: decode the layers; without, only the config and the names are read.
+            base: as the attribute.
         """
         local = PathManager.get_local_path(os.fspath(path))
-        return cls.from_container(Container.read(local), path, weights)
+        return cls.from_container(Container.read(local), path, weights, base)
 
     @classmethod
     def from_container(
-        cls, container: Container, path: str | os.PathLike, weights: bool = True
+        cls,
+        container: Container,
+        path: str | os.PathLike,
+        weights: bool = True,
+        base: CfgNode | None = None,
     ) -> "PackedModel":
-        """What a container holds; arguments and errors as :meth:`read`."""
-        try:
-            texts = container.metadata
-            fields = json.loads(texts["layers"])
-            architecture, classes = architecture_of(path, texts), json.loads(texts["classes"])
-            ranges = checked_ranges(path, json.loads(texts.get("ranges", "{}")))
-            tensors = dict(container.tensors) if weights else {}
-            parts = {
-                name: {p: tensors.pop(f"{name}.{p}") for p in PARTS if f"{name}.{p}" in tensors}
-                for name in fields
-            }
+        """What a container holds; arguments and errors as :meth:`read`.
 
-            def decode(name):
-                try:
-                    return PackedLayer.from_file(fields[name], parts[name])
-                except ValueError as error:
-                    raise PackedFileError(path, f"layer {name!r}: {error}") from error
+        What is claimed is held against the model of the config before anything is decoded.
+        """
+        name = os.fspath(path)
+        head = Header.of(container.metadata, name)
+        packed = cls({}, {}, head.config, head.architecture, head.classes, name, head.ranges, base)
+        if not weights:
+            return packed
+        tensors = dict(container.tensors)
+        parts = {
+            layer: {p: tensors.pop(f"{layer}.{p}") for p in PARTS if f"{layer}.{p}" in tensors}
+            for layer in head.layers
+        }
+        packed.tensors = tensors
+        packed.check(
+            {n: Claim.read(fields, parts[n], n, name) for n, fields in head.layers.items()}
+        )
 
-            with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
-                names = list(fields) if weights else []
-                layers = dict(zip(names, pool.map(decode, names), strict=True))
-            config, name = texts["config"], os.fspath(path)
-            return cls(layers, tensors, config, architecture, classes, name, ranges)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PackedFileError(path, f"its header lacks {error}") from error
-        except json.JSONDecodeError as error:
-            raise PackedFileError(path, f"its header is no JSON ({error})") from error
+        def decode(layer):
+            try:
+                return PackedLayer.from_file(head.layers[layer], parts[layer])
+            except (ValueError, OverflowError) as error:
+                raise PackedFileError(name, f"layer {layer!r}: {error}") from error
+
+        with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
+            packed.layers = dict(zip(head.layers, pool.map(decode, head.layers), strict=True))
+        return packed
+
+    def check(self, claims: dict[str, Claim] | None = None) -> None:
+        """Compare what there is with the model of the config, by names and shapes.
+
+        Args:
+            claims: of the layers, if they are not decoded yet.
+
+        Raises:
+            PackedFileError: they do not fit.
+        """
+        if claims is None:
+            claims = {name: Claim.of(layer) for name, layer in self.layers.items()}
+        tensors = {name: value.shape for name, value in self.tensors.items()}
+        check_claims(claims, tensors, self._build_empty("meta"), self.path)
 
     def cfg(self) -> CfgNode:
         """The config of the model, with a node ``TERNARY`` that makes nothing in it ternary again.
@@ -167,18 +204,19 @@ class PackedModel:
         Raises:
             PackedFileError: it cannot be read.
         """
-        cfg = get_cfg()
-        try:
-            stored = CfgNode(yaml.safe_load(self.config))
-            # How it was trained does not matter any more, and other versions had other keys.
-            stored.pop("TERNARY", None)
-            cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
-            cfg.merge_from_other_cfg(stored)
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise PackedFileError(self.path, f"its config cannot be read ({error})") from error
+        cfg = (self.override or self.base or get_cfg()).clone()
+        cfg.defrost()
+        if self.override is None:
+            merge_config(self.config, cfg, self.path)
+        # How it was trained does not matter any more.
+        cfg.pop("TERNARY", None)
         add_ternary_config(cfg)
         cfg.TERNARY.SKIP = ["*"]
         return cfg
+
+    def _build_empty(self, device: str) -> nn.Module:
+        cfg = self.cfg() if self.architecture.is_detector else None
+        return build_skeleton(self.architecture, cfg, self.path, device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by the keys of a plain checkpoint; a folded norm becomes one that only shifts."""
@@ -217,30 +255,9 @@ class PackedModel:
         Raises:
             PackedFileError: it cannot be built, or they do not fit it.
         """
-        model = build_skeleton(self.architecture, self.cfg, self.path)
-        others = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        for name, layer in self.layers.items():
-            module = _submodule(model, name)
-            found = tuple(module.weight.shape) if is_layer(module) else None
-            if found != layer.shape:
-                raise self._unfit(name, layer.shape, found)
-            if (layer.bias is None) != (module.bias is None) and layer.norm is None:
-                raise PackedFileError(self.path, f"the bias of {name!r} does not fit its config")
-            if layer.norm is not None and _submodule(model, layer.norm) is None:
-                raise PackedFileError(self.path, f"its config has no such norm as {layer.norm!r}")
-            inside = (f"{name}.weight", f"{name}.bias", f"{layer.norm}.")
-            others = {key: shape for key, shape in others.items() if not key.startswith(inside)}
-        tensors = {name: value.shape for name, value in self.tensors.items()}
-        for name in sorted({*others, *tensors}):
-            if others.get(name) != tensors.get(name):
-                raise self._unfit(name, tensors.get(name), others.get(name))
-        return model
-
-    def _unfit(self, name: str, here, there) -> PackedFileError:
-        return PackedFileError(
-            self.path,
-            f"{name!r} has the shape {here} in the file and {there} in its config's model",
-        )
+        if self.override is not None:  # its own config was held against the file when it was read
+            self.check()
+        return self._build_empty("cpu")
 
     @torch.no_grad()
     def build(self, device: str | torch.device | None = None) -> nn.Module:

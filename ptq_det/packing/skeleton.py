@@ -1,12 +1,14 @@
 """Builds the model that a packed file is for, not filled yet; and fills its layers."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torchvision
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
+from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
 from ..ternary.ternarize import make_plain
@@ -14,7 +16,10 @@ from .architecture import Architecture
 from .container import PackedFileError
 from .packed_layer import PackedLayer
 
-__all__ = ["bias_of", "build_skeleton", "fill_layer"]
+__all__ = ["MOST_WEIGHTS", "bias_of", "build_skeleton", "fill_layer"]
+
+MOST_WEIGHTS = 1 << 30  # that a packed file may claim
+_MOST_MODULES = 5_000  # a ResNet-152 with cascaded heads has some hundred
 
 
 class _WithoutRandomWeights(TorchFunctionMode):
@@ -28,36 +33,72 @@ class _WithoutRandomWeights(TorchFunctionMode):
 
 
 def build_skeleton(
-    architecture: Architecture, config: Callable[[], CfgNode], path: str
+    architecture: Architecture, cfg: CfgNode | None, path: str, device: str = "cpu"
 ) -> nn.Module:
-    """A plain model on the CPU with arbitrary weights.
+    """A plain model with arbitrary weights.
 
     Args:
         architecture: of the model.
-        config: gives the config of a Detectron2 model.
+        cfg: the config of a Detectron2 model; None for others.
         path: file that asks for it, for messages.
+        device: "cpu", or "meta" for shapes alone, which takes neither memory nor time however
+            large a file claims to be.
 
     Raises:
-        PackedFileError: it cannot be built here.
+        PackedFileError: it cannot be built here, or has more weights or parts than a file may
+            claim.
     """
-    with _WithoutRandomWeights():
+    with torch.device(device), _WithoutRandomWeights(), _bounded(path):
         if architecture.is_detector:
-            cfg = config()
-            cfg.MODEL.DEVICE = "cpu"
+            cfg.MODEL.DEVICE = device
             try:
                 model = build_model(cfg)
-            except (KeyError, AssertionError, AttributeError, ValueError) as error:
+            except PackedFileError:
+                raise
+            except Exception as error:  # values of a file can end anywhere in Detectron2's builders
                 raise PackedFileError(
                     path,
-                    f"its model cannot be built ({error}); import the plugin that registers it",
+                    f"its model cannot be built ({type(error).__name__}: {str(error)[:200]}); "
+                    "import the plugin that registers it",
                 ) from error
             make_plain(model)
             return model
         if architecture.name not in torchvision.models.list_models():
             raise PackedFileError(path, f"torchvision has no network {architecture.name!r} here")
+        if not 0 < architecture.classes <= MOST_WEIGHTS:
+            raise PackedFileError(path, f"it claims {architecture.classes} classes")
         return torchvision.models.get_model(
             architecture.name, weights=None, num_classes=architecture.classes
         )
+
+
+@contextmanager
+def _bounded(path: str) -> Iterator[None]:
+    """Stop the building of a model of more modules or weights than a file may claim."""
+    modules = weights = 0
+
+    def count_module(module, name, child):
+        nonlocal modules
+        modules += 1
+        if modules > _MOST_MODULES:
+            raise PackedFileError(path, f"its model has more than {_MOST_MODULES} parts")
+
+    def count_tensor(module, name, tensor):
+        nonlocal weights
+        weights += 0 if tensor is None else tensor.numel()
+        if weights > MOST_WEIGHTS:
+            raise PackedFileError(path, f"its model has more than {MOST_WEIGHTS} weights")
+
+    handles = [
+        registration.register_module_module_registration_hook(count_module),
+        registration.register_module_parameter_registration_hook(count_tensor),
+        registration.register_module_buffer_registration_hook(count_tensor),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def bias_of(layer: PackedLayer) -> Tensor | None:

@@ -4,12 +4,13 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from ptq_det.packing import PackedFileError
-from ptq_det.packing.header import architecture_of, checked_ranges, class_names, config_text
+from ptq_det.packing.header import Header, class_names
 
 
-def test_the_config_tells_nothing_of_its_place(cfg):
-    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = "/secret/weights.pth", "/secret/output"
-    assert "secret" not in config_text(cfg) and cfg.OUTPUT_DIR == "/secret/output"
+def texts(**changes):
+    values = {"architecture": ["detectron2"], "classes": ["a"], "layers": {"x": {}}, "ranges": {}}
+    values |= changes
+    return {"config": "{}", **{name: json.dumps(value) for name, value in values.items()}}
 
 
 def test_classes_are_those_of_the_data_set(cfg):
@@ -22,14 +23,40 @@ def test_classes_are_those_of_the_data_set(cfg):
     assert class_names(cfg)[:2] == ["circle", "square"]
 
 
-def test_ranges_are_pairs_of_numbers():
-    assert checked_ranges("m", {"a": [-1, 2.5]}) == {"a": (-1.0, 2.5)}
-    for wrong in ({"a": [1]}, {"a": [2, 1]}, {"a": "xy"}, {"a": [0, float("inf")]}, [1], None):
-        with pytest.raises(PackedFileError, match="m: its ranges"):
-            checked_ranges("m", wrong)
+def test_the_texts_of_a_header():
+    header = Header.of(texts(ranges={"a": [-1, 2.5]}), "m")
+    assert header.architecture.is_detector and header.classes == ["a"]
+    assert header.ranges == {"a": (-1.0, 2.5)} and header.layers == {"x": {}}
+    without = texts()
+    del without["ranges"]  # version 1 has none
+    assert Header.of(without, "m").ranges == {}
 
 
-def test_an_unknown_network_is_named():
-    assert architecture_of("m", {"architecture": '["detectron2"]'}).is_detector
-    with pytest.raises(PackedFileError, match=r"m: its architecture.*onnx"):
-        architecture_of("m", {"architecture": json.dumps(["onnx"])})
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": ["onnx"]},
+        {"architecture": 3},
+        {"classes": "ab"},
+        {"classes": [1]},
+        {"layers": []},
+        {"layers": {"x": 3}},
+        *({"ranges": wrong} for wrong in ({"a": [1]}, {"a": [2, 1]}, {"a": "xy"}, [1], None)),
+        {"ranges": {"a": [0, float("inf")]}},
+    ],
+)
+def test_what_says_something_else_is_refused(change):
+    with pytest.raises(PackedFileError, match="m: its"):
+        Header.of(texts(**change), "m")
+
+
+@pytest.mark.parametrize("name", ["architecture", "classes", "layers", "config"])
+def test_what_is_missing_or_no_json_is_named(name):
+    lacking = texts()
+    del lacking[name]
+    with pytest.raises(PackedFileError, match=f"m: its header lacks '{name}'"):
+        Header.of(lacking, "m")
+    if name != "config":
+        for text in ("[", "[" * 100_000):
+            with pytest.raises(PackedFileError, match=f"m: {name} is no JSON"):
+                Header.of({**texts(), name: text}, "m")

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from torch import nn
@@ -134,10 +135,21 @@ def test_the_file_tells_nothing_of_its_place(model, cfg, tmp_path):
 
 
 def test_a_config_with_other_nodes(model, cfg, tmp_path):
-    cfg.PLUGIN = type(cfg)({"KEY": 1})
+    cfg.MODEL.PLUGIN = type(cfg)({"KEY": 1})
     pack_model(model, cfg, tmp_path / "m.safetensors")
-    assert packed_config(tmp_path / "m.safetensors").PLUGIN.KEY == 1
-    load_packed(tmp_path / "m.safetensors")
+    assert "PLUGIN" not in packed_config(tmp_path / "m.safetensors").MODEL
+    mine = get_cfg()
+    mine.MODEL.PLUGIN = type(cfg)({"KEY": 0})
+    assert packed_config(tmp_path / "m.safetensors", mine).MODEL.PLUGIN.KEY == 1
+    assert mine.MODEL.PLUGIN.KEY == 0
+    load_packed(tmp_path / "m.safetensors", cfg=mine)
+
+
+def test_a_model_that_its_config_does_not_build_is_not_written(model, cfg, tmp_path):
+    cfg.MODEL.FPN.OUT_CHANNELS = 24
+    with pytest.raises(PackedFileError, match="has the shape"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+    assert not list(tmp_path.glob("m.*"))
 
 
 def test_a_plain_model_is_refused(cfg, tmp_path):
@@ -163,7 +175,7 @@ DAMAGE = {
     "field": lambda c, layers: layers.update({"roi_heads.box_head.fc1": 3}),
     "config": lambda c, layers: c.metadata.update(config="MODEL: ["),
     "other config": lambda c, layers: c.metadata.update(
-        config=c.metadata["config"].replace("FC_DIM: 16", "FC_DIM: 24")
+        config=c.metadata["config"].replace('"FC_DIM":16', '"FC_DIM":24')
     ),
     "unknown model": lambda c, layers: c.metadata.update(
         config=c.metadata["config"].replace("GeneralizedRCNN", "NoSuchThing")

@@ -93,7 +93,6 @@ def benchmark_inference(
         "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
         **_engines(packed, cfg),
     }
-    packed.config = cfg.dump()
     files = [record["file_name"] for record in DatasetCatalog.get(dataset)[:pictures]]
     results = []
     for size in sizes:
