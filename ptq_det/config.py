@@ -56,7 +56,8 @@ def _add_keys(cfg: CN) -> None:
         "head.bbox_pred",
     ]
 
-    # Refuse to train or evaluate when a ternary layer's weights were not loaded.
+    # Refuse to train where a ternary layer's weights were not loaded, and to pack, calibrate or
+    # evaluate where any weight was not.
     cfg.TERNARY.REQUIRE_TRAINED = True
 
     # Bits, 2 to 8, of the activations at the inputs of quantized layers behind a ReLU (PACT,

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import default_argument_parser, default_setup, hooks, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -20,9 +19,9 @@ from ptq_det.inference.evaluation import (
     load_for_evaluation,
     packed_weights,
 )
+from ptq_det.packing.filled import load_filled
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import fold_norms
-from ptq_det.ternary.ternarize import check_trained
 from ptq_det.training.preflight import (
     check_datasets,
     check_device,
@@ -59,9 +58,7 @@ def model_to_evaluate(cfg, resume):
     if packed is not None:
         return load_for_evaluation(cfg, packed)
     model = TernaryTrainer.build_model(cfg).eval()
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    check_trained(model, cfg)
+    load_filled(model, cfg, cfg.OUTPUT_DIR, resume)
     fold_norms(model)
     return model
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import yaml
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from ..errors import InputError
 from ..files import MIB, replacing
 from ..inference.evaluation import build_for_evaluation
+from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
 from ..packing.report import measure_size
 from ..packing.source import packed_from_checkpoint
@@ -186,7 +186,7 @@ def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:
     packed = None
     if cfg.SOLVER.MAX_ITER == 0 and not cfg.TERNARY.ENABLED:
         model = TernaryTrainer.build_model(cfg).eval()
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        load_filled(model, cfg)
         evaluated = TernaryTrainer.test(cfg, model)
     elif cfg.SOLVER.MAX_ITER == 0:
         packed, _ = packed_from_checkpoint(cfg)

@@ -10,21 +10,40 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from .architecture import Architecture
 from .container import PackedFileError
 
-__all__ = ["Header", "class_names"]
+__all__ = ["CLASS_KEYS", "Header", "class_names", "number_of_classes"]
+
+# Node of MODEL that has NUM_CLASSES, by MODEL.META_ARCHITECTURE.
+CLASS_KEYS = {
+    "GeneralizedRCNN": "ROI_HEADS",
+    "PanopticFPN": "ROI_HEADS",
+    "RetinaNet": "RETINANET",
+}
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """Names of the classes of the config's data sets, or none where nothing tells them."""
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+    """Names of the classes that the model was trained on, in their order.
+
+    Those of ``DATASETS.TRAIN`` alone: a test set may number them otherwise, or lack some. None
+    where nothing tells them, or where they are not as many as the model has.
+    """
+    expected = number_of_classes(cfg)
+    for name in cfg.DATASETS.TRAIN:
         metadata = MetadataCatalog.get(name)
         if name in DatasetCatalog and not metadata.get("thing_classes"):
             try:
                 DatasetCatalog.get(name)  # COCO files tell their classes when they are read
             except OSError:  # the data are elsewhere
                 continue
-        if metadata.get("thing_classes"):
-            return list(metadata.thing_classes)
+        names = metadata.get("thing_classes")
+        if names and (expected is None or len(names) == expected):
+            return list(names)
     return []
+
+
+def number_of_classes(cfg: CfgNode) -> int | None:
+    """How many classes a model of a config has; None where the config does not tell."""
+    key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    return None if key is None else cfg.MODEL[key].NUM_CLASSES
 
 
 @dataclass(frozen=True)

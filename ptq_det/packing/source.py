@@ -2,7 +2,6 @@
 
 import logging
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
@@ -12,6 +11,7 @@ from ..ternary.norms import fold_norms
 from ..ternary.ternarize import ternarize, ternary_layers
 from .architecture import Architecture
 from .container import is_packed
+from .filled import load_filled
 from .packed_model import PackedModel
 
 __all__ = ["packed_from_checkpoint", "packed_from_model"]
@@ -36,7 +36,7 @@ def packed_from_checkpoint(cfg: CfgNode) -> tuple[PackedModel, bool]:
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
     ternarize(model, cfg)
-    DetectionCheckpointer(model).load(weights)
+    load_filled(model, cfg)
     return packed_from_model(model, cfg)
 
 

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import add_ternary_config
 from ..errors import InputError
+from ..packing.header import CLASS_KEYS, number_of_classes
 
 __all__ = [
     "check_datasets",
@@ -109,16 +110,13 @@ def check_device(cfg: CfgNode) -> None:
 def check_num_classes(cfg: CfgNode, names) -> None:
     """Raise :class:`InputError` if a data set has another number of classes than the model.
 
-    Only what the config tells is compared: ``MODEL.ROI_HEADS.NUM_CLASSES`` of an R-CNN and
-    ``MODEL.RETINANET.NUM_CLASSES`` of a RetinaNet. Call it after the data sets were loaded.
+    Only what the config tells is compared, e.g. ``MODEL.ROI_HEADS.NUM_CLASSES`` of an R-CNN. Call
+    it after the data sets were loaded.
     """
-    keys = {
-        "GeneralizedRCNN": ("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES),
-        "RetinaNet": ("MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES),
-    }
-    if cfg.MODEL.META_ARCHITECTURE not in keys:
+    expected = number_of_classes(cfg)
+    if expected is None:
         return
-    key, expected = keys[cfg.MODEL.META_ARCHITECTURE]
+    key = f"MODEL.{CLASS_KEYS[cfg.MODEL.META_ARCHITECTURE]}.NUM_CLASSES"
     for name in names:
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is not None and len(classes) != expected:

@@ -4,7 +4,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from ptq_det.packing import PackedFileError
-from ptq_det.packing.header import Header, class_names
+from ptq_det.packing.header import Header, class_names, number_of_classes
 
 
 def texts(**changes):
@@ -13,14 +13,21 @@ def texts(**changes):
     return {"config": "{}", **{name: json.dumps(value) for name, value in values.items()}}
 
 
-def test_classes_are_those_of_the_data_set(cfg):
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+def test_classes_are_those_of_the_training_set_if_they_are_as_many(cfg):
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("coco_2017_val",)
     assert class_names(cfg) == []
     MetadataCatalog.get("of_the_header").thing_classes = ["a", "b"]
-    cfg.DATASETS.TRAIN = ("of_the_header",)
+    MetadataCatalog.get("of_another").thing_classes = ["b", "a"]
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("of_the_header",), ("of_another",)
     assert class_names(cfg) == ["a", "b"]
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    assert class_names(cfg) == []
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 6
     cfg.DATASETS.TRAIN = ("few_train",)  # a COCO file tells its classes when it is read
     assert class_names(cfg)[:2] == ["circle", "square"]
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    assert class_names(cfg) == [] and number_of_classes(cfg) == 80
 
 
 def test_the_texts_of_a_header():
