@@ -7,6 +7,7 @@ python tools/demo.py --fine-tune                      the whole path; `make demo
 """
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 
@@ -50,10 +51,15 @@ def main():
         setup_logger(name="ptq_det")
         predictor, metadata = predictor_of(args.weights, args.min_size, args.engine)
         inputs = args.input or built_in_pictures(args.output)
-        for path, count in draw_predictions(
-            predictor, metadata, inputs, args.output, args.threshold
-        ):
-            print(f"{path}: {count} objects")
+        failed = 0
+        for drawing in draw_predictions(predictor, metadata, inputs, args.output, args.threshold):
+            if drawing.path is None:
+                failed += 1
+                print(f"error: {drawing.source}: {drawing.trouble}", file=sys.stderr)
+                continue
+            least = f"of a score of at least {args.threshold}"
+            print(f"{drawing.path}: {drawing.objects} objects {least}")
+    sys.exit(2 if failed else 0)
 
 
 if __name__ == "__main__":

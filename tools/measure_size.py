@@ -75,7 +75,7 @@ def main():
     if not args.look_into:
         print(report.table())
     if report.one_shot:
-        print("\nTernarized in one shot, without fine-tuning: the sizes count, an AP would not.")
+        print("\nLatent weights were ternarized in one shot: the sizes count, an AP would not.")
     print(f"\n{report.summary()}")
     sys.exit(0 if report.verified else 1)
 

@@ -42,7 +42,7 @@ def main():
     with told_in_one_line():
         report = pack(args.words, args.output, args.calibrate, args.config_file, args.torchvision)
     if report.one_shot:
-        print("Ternarized in one shot, without fine-tuning: the sizes count, an AP would not.")
+        print("Latent weights were ternarized in one shot: the sizes count, an AP would not.")
     print(f"{args.output}: {report.file_bytes} bytes\n{report.summary()}")
     sys.exit(0 if report.verified else 1)
 

@@ -13,6 +13,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from ptq_det import TernaryTrainer
 from ptq_det.commands.mistakes import told_in_one_line
+from ptq_det.data.loader import check_batch
 from ptq_det.errors import InputError
 from ptq_det.inference.evaluation import (
     evaluate_with_augmentation,
@@ -37,6 +38,8 @@ def setup(args):
     cfg = read_config(args.config_file, args.opts)
     TernarySettings.from_cfg(cfg)
     check_device(cfg)
+    if not args.eval_only:
+        check_batch(cfg, args.num_gpus * args.num_machines)
     check_datasets([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     if not (args.resume and has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS)

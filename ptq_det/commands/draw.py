@@ -1,7 +1,9 @@
 """Predictions drawn into pictures."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,15 +14,15 @@ from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
+from PIL import Image
 from torch import nn
 
 from ..data.shapes import generate_shapes
-from ..errors import InputError
 from ..files import replacing
 from ..inference import load_packed
 from ..packing.packed_model import PackedModel, packed_config
 
-__all__ = ["built_in_pictures", "draw_predictions", "predictor_of"]
+__all__ = ["Drawing", "built_in_pictures", "draw_predictions", "predictor_of"]
 
 _DRAWN_SIDE = 512  # pixels that the longer side of a drawing has at least
 
@@ -55,43 +57,68 @@ def predictor_of(
     return _Predictor(load_packed(path, engine=engine), cfg), metadata
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What became of a picture.
+
+    Attributes:
+        source: the picture.
+        path: file written, or None where the picture could not be read.
+        objects: how many are drawn.
+        trouble: why it could not be read, or empty.
+    """
+
+    source: str
+    path: Path | None
+    objects: int = 0
+    trouble: str = ""
+
+
 def draw_predictions(
     predictor: DefaultPredictor,
     metadata: Metadata,
     inputs: Iterable[str],
     output: str | os.PathLike,
     threshold: float,
-) -> Iterator[tuple[Path, int]]:
+) -> Iterator[Drawing]:
     """Write a copy of each picture with what was found in it.
+
+    A picture is never written over, nor is another one's copy: of pictures of one name, later
+    copies get a number. A picture that cannot be read is passed over, with the reason.
 
     Args:
         inputs: pictures.
-        output: folder for the copies; they keep their names.
+        output: folder for the copies; they keep their names, as far as these are free.
         threshold: least score of what is drawn.
-
-    Yields:
-        The file written and the number of objects drawn.
-
-    Raises:
-        InputError: a picture cannot be read.
     """
-    folder = Path(output)
+    inputs, folder = list(inputs), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
+    taken = {Path(name).resolve() for name in inputs}
     for name in inputs:
         try:
             image = read_image(name, format="BGR")
-        except (OSError, ValueError) as error:
-            raise InputError(f"picture {name!r} cannot be read: {error}") from error
-        instances = predictor(image)["instances"].to("cpu")
+            instances = predictor(image)["instances"].to("cpu")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            yield Drawing(name, None, trouble=str(error))
+            continue
         instances = instances[instances.scores >= threshold]
         scale = max(1, round(_DRAWN_SIDE / max(image.shape[:2])))
         drawn = Visualizer(image[:, :, ::-1], metadata, scale).draw_instance_predictions(instances)
-        path = folder / f"{Path(name).stem}.png"
+        path = _free_path(folder, Path(name).stem, taken)
         with replacing(path) as scratch:
             data = np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
             _, encoded = cv2.imencode(".png", data)
             scratch.write_bytes(encoded.tobytes())
-        yield path, len(instances)
+        yield Drawing(name, path, len(instances))
+
+
+def _free_path(folder: Path, stem: str, taken: set[Path]) -> Path:
+    """A path that is none of those taken, which it joins."""
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png")
+        if path.resolve() not in taken:
+            taken.add(path.resolve())
+            return path
 
 
 def built_in_pictures(output: str | os.PathLike, count: int = 6) -> list[str]:

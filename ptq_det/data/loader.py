@@ -17,7 +17,9 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["ResumableBatchSampler", "build_resumable_train_loader"]
+from ..errors import InputError
+
+__all__ = ["ResumableBatchSampler", "build_resumable_train_loader", "check_batch"]
 
 # Distance between the seeds of two ranks or two samples: primes, so that streams do not meet.
 _SAMPLE_STRIDE, _RANK_STRIDE = 1_000_003, 7_919
@@ -74,6 +76,16 @@ class _MappedDataset(Dataset):
         raise ValueError("the data set mapper returned None for every picture of DATASETS.TRAIN")
 
 
+def check_batch(cfg: CfgNode, processes: int) -> None:
+    """Raise :class:`InputError` if the pictures of a step cannot be shared out among processes."""
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch < processes or batch % processes:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of the number of processes, "
+            f"{processes}"
+        )
+
+
 def build_resumable_train_loader(cfg: CfgNode, mapper=None) -> DataLoader:
     """Build the loader of ``DATASETS.TRAIN``; its ``batch_sampler.start`` is the first iteration.
 
@@ -85,14 +97,10 @@ def build_resumable_train_loader(cfg: CfgNode, mapper=None) -> DataLoader:
         mapper: what turns a data set dict into a training sample; Detectron2's by default.
 
     Raises:
-        ValueError: ``SOLVER.IMS_PER_BATCH`` is not a multiple of the number of processes.
+        InputError: ``SOLVER.IMS_PER_BATCH`` is not a multiple of the number of processes.
     """
     world = comm.get_world_size()
-    if world > cfg.SOLVER.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH % world:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; "
-            f"it must be a multiple of the number of processes, {world}"
-        )
+    check_batch(cfg, world)
     mapper = mapper or DatasetMapper(cfg, is_train=True)
     parts = _train_loader_from_config(cfg, mapper=mapper)
     dicts = parts["dataset"]

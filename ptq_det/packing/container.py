@@ -136,6 +136,10 @@ def _read_header(path: str | os.PathLike) -> bytes:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         left = os.path.getsize(path) - 8
+        if start.startswith((b"PK", b"\x80")):
+            raise PackedFileError(
+                path, "a checkpoint of PyTorch, not a packed model; tools/pack.py makes one of it"
+            )
         if len(start) < 8 or length > left:
             raise PackedFileError(path, "cut, or no safetensors file")
         if length > _HEADER_LIMIT:

@@ -54,7 +54,8 @@ def packed_from_model(
     ]
     if latent:
         logging.getLogger(__name__).info(
-            "%d of %d layers hold latent weights, which are ternarized now",
+            "%d of %d layers hold latent weights (not fine-tuned, or not frozen yet), which are "
+            "ternarized now",
             len(latent),
             len(layers),
         )

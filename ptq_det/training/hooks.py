@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.layers import FrozenBatchNorm2d
@@ -18,6 +19,7 @@ from ..ternary.norms import find_norms, fold_norms
 from ..ternary.schedule import Stage, pruning_ratio, stage_at
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import check_trained, ternarize, ternary_layers, unwrap
+from .distillation import DistillationHook
 
 __all__ = ["PTQHook"]
 
@@ -58,6 +60,7 @@ class PTQHook(HookBase):
         fold_norms(unwrap(self.trainer.model))
         self._layers = ternary_layers(self.trainer.model)
         self._refuse_unoptimized()
+        self._warn_of_idle_keys()
         self._warn_of_frozen_norms()
         if self.settings.compensates and self.trainer.start_iter == 0:
             build = getattr(self.trainer, "build_train_loader", build_resumable_train_loader)
@@ -150,6 +153,22 @@ class PTQHook(HookBase):
                 "on several GPUs.",
                 len(frozen),
                 frozen[0],
+            )
+
+    def _warn_of_idle_keys(self) -> None:
+        """Say what ``TERNARY`` asks for that this trainer does not do."""
+        idle = []
+        if self.settings.optimizer == "AdamW" and not isinstance(
+            self.trainer.optimizer, torch.optim.AdamW
+        ):
+            idle.append(f"OPTIMIZER AdamW (it has {type(self.trainer.optimizer).__name__})")
+        hooks = getattr(self.trainer, "_hooks", [])
+        if self.settings.distillation and not any(isinstance(x, DistillationHook) for x in hooks):
+            idle.append("DISTILLATION")
+        if idle:
+            self._logger.warning(
+                "This trainer does not do what TERNARY.%s asks for; ptq_det.TernaryTrainer does.",
+                " and TERNARY.".join(idle),
             )
 
     def _refuse_unoptimized(self) -> None:

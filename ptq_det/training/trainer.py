@@ -16,8 +16,9 @@ from detectron2.utils import comm
 from ..data.loader import build_resumable_train_loader
 from ..engines import DEFAULT_ENGINE
 from ..errors import InputError
+from ..files import MIB
 from ..inference.evaluation import build_evaluator, load_for_evaluation
-from ..packing.packed_model import pack_model
+from ..packing.packed_model import PackedModel
 from ..packing.rounding import round_to_packed
 from ..settings import TernarySettings
 from ..ternary.schedule import Stage
@@ -26,6 +27,7 @@ from .distillation import DistillationHook
 from .hooks import PTQHook
 from .mixed_precision import use_bfloat16, use_channels_last
 from .preflight import check_num_classes
+from .shared_file import from_main_process
 
 __all__ = ["TernaryTrainer"]
 
@@ -99,7 +101,8 @@ class TernaryTrainer(DefaultTrainer):
         )
         optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         options = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
-        return optimizer(groups, **options, fused=True)
+        # A fused step unscales the gradients of mixed precision itself, after they were clipped.
+        return optimizer(groups, **options, fused=not cfg.SOLVER.CLIP_GRADIENTS.ENABLED)
 
     def build_hooks(self):
         """Detectron2's hooks, with :class:`PTQHook` before checkpointing and evaluation.
@@ -121,11 +124,15 @@ class TernaryTrainer(DefaultTrainer):
         model = self.model
         if self.iter + 1 >= self.max_iter:
             path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.safetensors")
+            logger = logging.getLogger(__name__)
             if comm.is_main_process():
-                pack_model(model, self.cfg, path)
-            comm.synchronize()
-            logging.getLogger(__name__).info("Evaluating the packed model %s", path)
-            model = load_for_evaluation(self.cfg, path, DEFAULT_ENGINE)
+                packed = PackedModel.of(model, self.cfg)
+                packed.write(path)
+                before, after = packed.float_bytes / MIB, os.path.getsize(path) / MIB
+                logger.info("Packed model: %s, %.2f MiB -> %.2f MiB", path, before, after)
+            logger.info("Evaluating the packed model %s", path)
+            with from_main_process(path) as here:
+                model = load_for_evaluation(self.cfg, here, DEFAULT_ENGINE)
         self._last_eval_results = self.test(self.cfg, model)
         return self._last_eval_results
 

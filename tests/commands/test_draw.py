@@ -1,11 +1,14 @@
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from detectron2.modeling import build_model
+from PIL import Image
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.draw import draw_predictions, predictor_of
-from ptq_det.errors import InputError
 from ptq_det.packing.packed_model import PackedModel
 
 
@@ -25,9 +28,10 @@ def test_pictures_are_drawn_with_the_names_of_the_classes(file, pictures, tmp_pa
     assert "triangle" in metadata.thing_classes
     names = sorted(map(str, (pictures / "val").glob("*.png")))[:2]
     drawn = list(draw_predictions(predictor, metadata, names, tmp_path / "out", 0.0))
-    assert [path.parent for path, _ in drawn] == [tmp_path / "out"] * 2
-    for (path, count), name in zip(drawn, names, strict=True):
-        after = cv2.imread(str(path))
+    assert [drawing.source for drawing in drawn] == names
+    assert [drawing.path.parent for drawing in drawn] == [tmp_path / "out"] * 2
+    for drawing, name in zip(drawn, names, strict=True):
+        count, after = drawing.objects, cv2.imread(str(drawing.path))
         before = cv2.resize(cv2.imread(name), (512, 512), interpolation=cv2.INTER_NEAREST)
         assert after.shape == before.shape  # small pictures are drawn larger, to be read
         assert count > 0 and not np.array_equal(before, after)
@@ -36,11 +40,30 @@ def test_pictures_are_drawn_with_the_names_of_the_classes(file, pictures, tmp_pa
 def test_a_threshold_hides_what_is_uncertain(file, pictures, tmp_path):
     predictor, metadata = predictor_of(file, min_size=64)
     names = [str(next((pictures / "val").glob("*.png")))]
-    [(_, count)] = draw_predictions(predictor, metadata, names, tmp_path, 1.01)
-    assert count == 0
+    (drawing,) = draw_predictions(predictor, metadata, names, tmp_path, 1.01)
+    assert drawing.objects == 0
 
 
-def test_a_file_that_is_no_picture_is_named(file, tmp_path):
+def test_what_cannot_be_read_is_passed_over_with_the_reason(file, pictures, tmp_path):
     predictor, metadata = predictor_of(file)
-    with pytest.raises(InputError, match=r"m\.safetensors"):
-        list(draw_predictions(predictor, metadata, [file], tmp_path / "out", 0.5))
+    Image.new("L", (10_000, 1)).save(tmp_path / "thin.png")
+    Image.new("1", (15_000, 13_000)).save(tmp_path / "large.png")
+    good = str(next((pictures / "val").glob("*.png")))
+    bad = [file, str(tmp_path / "thin.png"), str(tmp_path / "large.png"), "nowhere.png"]
+    drawn = list(draw_predictions(predictor, metadata, [*bad, good], tmp_path / "out", 0.5))
+    assert [drawing.path is None for drawing in drawn] == [True] * 4 + [False]
+    assert all(drawing.trouble for drawing in drawn[:4])
+
+
+def test_nothing_is_written_over(file, pictures, tmp_path):
+    predictor, metadata = predictor_of(file, min_size=64)
+    names = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for stem in ("1", "1_2"):
+            names.append(str(tmp_path / folder / f"{stem}.png"))
+            shutil.copy(next((pictures / "val").glob("*.png")), names[-1])
+    before = [Path(name).read_bytes() for name in names]
+    drawn = list(draw_predictions(predictor, metadata, names, tmp_path / "a", 0.5))
+    assert len({drawing.path for drawing in drawn}) == 4
+    assert [Path(name).read_bytes() for name in names] == before

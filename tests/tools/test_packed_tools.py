@@ -102,7 +102,7 @@ def test_demo_draws_pictures(tool, file, pictures, tmp_path):
 
 def test_demo_without_arguments_finds_things(tool, tmp_path):
     done = tool("demo")
-    found = re.findall(r"output/demo/\d+\.png: (\d+) objects", done.stdout)
+    found = re.findall(r"output/demo/\d+\.png: (\d+) objects of a score", done.stdout)
     assert len(found) == 6 and sum(map(int, found)) >= 12
     assert len(list((tmp_path / "output/demo").glob("*.png"))) == 6
     on_integers = tool("demo", "--engine", "int8")

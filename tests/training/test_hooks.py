@@ -163,3 +163,16 @@ def test_frozen_norms_are_found_behind_layers_that_do_not_hold_them(cfg, caplog,
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
     TernaryTrainer(cfg).train()
     assert "ternary layers (backbone.bottom_up.features" in caplog.text
+
+
+def test_what_the_trainer_does_not_do_is_said(cfg, caplog, monkeypatch):
+    cfg.TERNARY.OPTIMIZER, cfg.TERNARY.DISTILLATION, cfg.SOLVER.MAX_ITER = "AdamW", 1.0, 1
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    trainer = PlainTrainer(cfg)
+    trainer.register_hooks([PTQHook(cfg)])
+    trainer.train()
+    assert "OPTIMIZER AdamW (it has SGD) and TERNARY.DISTILLATION asks for" in caplog.text
+    caplog.clear()
+    cfg.TERNARY.DISTILLATION = 0.0
+    TernaryTrainer(cfg).train()
+    assert "This trainer does not do" not in caplog.text

@@ -37,6 +37,7 @@ class Int8Pooler(nn.Module):
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
         """uint8 levels and boxes to uint8 ``(boxes, C, height, width)``."""
         boxes = convert_boxes_to_pooler_format(box_lists)
+        inference = torch.is_inference_mode_enabled()  # which threads do not take over
         levels = self._levels(box_lists)
         pooled = torch.empty(len(boxes), x[0].shape[1], *self.pooler.output_size, dtype=torch.uint8)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -50,9 +51,10 @@ class Int8Pooler(nn.Module):
                     maps = torch.empty(some.shape).copy_(some).sub_(self._zero)
 
                     def run(part, align=align, maps=maps, chosen=chosen):
-                        means = align(maps, boxes[part]).add_(self._zero + 0.5)
-                        # Means of codes are between the codes: nothing to clamp.
-                        pooled[part, chosen] = means.to(torch.uint8)
+                        with torch.inference_mode(inference):
+                            means = align(maps, boxes[part]).add_(self._zero + 0.5)
+                            # Means of codes are between the codes: nothing to clamp.
+                            pooled[part, chosen] = means.to(torch.uint8)
 
                     list(pool.map(run, parts))
         return pooled
