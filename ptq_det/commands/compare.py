@@ -1,5 +1,6 @@
 """Several fine-tunings of one config, evaluated from their packed files: a table and a picture."""
 
+import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import yaml
 from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ..errors import InputError
@@ -89,13 +91,9 @@ def compare(
     for name, own in runs.items():
         cfg = _config(config_file, [*overrides, *own], str(Path(output) / name))
         file = Path(cfg.OUTPUT_DIR) / "result.json"
+        _refuse_other_settings(cfg)
         if file.exists():
             result = Result(**json.loads(file.read_text()))
-            if result.overrides != [*overrides, *own]:
-                raise InputError(
-                    f"{file} is the result of other overrides: {' '.join(result.overrides)}; "
-                    "remove its folder, or give the run another name"
-                )
         else:
             logging.getLogger("ptq_det").info("Run %s: %s", name, " ".join(own))
             result = _run(cfg, name, [*overrides, *own])
@@ -180,6 +178,26 @@ def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
     check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     Path(output).mkdir(parents=True, exist_ok=True)
     return cfg
+
+
+def _refuse_other_settings(cfg: CfgNode) -> None:
+    """Raise :class:`InputError` if a run's folder is of another config or of other weights."""
+    settings = cfg.clone()
+    settings.OUTPUT_DIR = ""
+    digest = hashlib.sha256(settings.dump().encode())
+    if cfg.MODEL.WEIGHTS:
+        with PathManager.open(cfg.MODEL.WEIGHTS.split("?")[0], "rb") as weights:
+            while block := weights.read(1 << 20):
+                digest.update(block)
+    file = Path(cfg.OUTPUT_DIR) / "settings.sha256"
+    if not file.exists():
+        with replacing(file) as scratch:
+            scratch.write_text(digest.hexdigest() + "\n")
+    elif file.read_text().strip() != digest.hexdigest():
+        raise InputError(
+            f"{cfg.OUTPUT_DIR} is the folder of a run with another config or other weights; remove "
+            "it, or give the run another name"
+        )
 
 
 def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:

@@ -9,6 +9,7 @@ from ..ternary.layers import is_layer
 from ..ternary.norms import find_norms
 from .container import PackedFileError
 from .names import BIAS
+from .pack_layer import first_names
 from .packed_layer import KERNEL, PackedLayer
 from .skeleton import MOST_WEIGHTS
 
@@ -90,11 +91,11 @@ def check_claims(
         if claim.has_bias != (module.bias is not None or claim.norm is not None):
             raise PackedFileError(path, f"the bias of {name!r} does not fit its config")
         inside |= {f"{name}.weight", f"{name}.bias"}
-    starts = tuple(f"{norm}." for norm in folded)
+    starts, first = tuple(f"{norm}." for norm in folded), first_names(model)
     others = {
         name: tuple(value.shape)
         for name, value in model.state_dict().items()
-        if name not in inside and not (starts and name.startswith(starts))
+        if first(name) not in inside and not (starts and name.startswith(starts))
     }
     for name in sorted({*others, *tensors}):
         if others.get(name) != tensors.get(name):

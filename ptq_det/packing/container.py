@@ -22,6 +22,7 @@ FORMAT = "ptq_det packed model"
 VERSION = "2"
 _READABLE = ("1", "2")  # what version 2 has more, a file need not have
 _HEADER_LIMIT = 1 << 20  # bytes; the header of a Mask R-CNN has 40 thousand
+_PYTORCH = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")  # zip files and pickles
 _NO_DIGEST = "0" * 64
 
 
@@ -136,7 +137,9 @@ def _read_header(path: str | os.PathLike) -> bytes:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         left = os.path.getsize(path) - 8
-        if start.startswith((b"PK", b"\x80")):
+        if length > left and start.startswith(
+            (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")
+        ):
             raise PackedFileError(
                 path, "a checkpoint of PyTorch, not a packed model; tools/pack.py makes one of it"
             )

@@ -1,5 +1,7 @@
 """Packs the layers of a model: codes or rounded weights, norms folded in."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from ..ternary.layers import OWN_KEYS, TernaryLayer, is_layer
 from ..ternary.norms import find_norms, norm_factor_and_shift
 from .packed_layer import KERNEL, PackedLayer
 
-__all__ = ["other_tensors", "pack_layer", "pack_layers"]
+__all__ = ["first_names", "other_tensors", "pack_layer", "pack_layers"]
 
 _HALF_ERROR = 2.0**-10  # relative error that float16 may have
 _NEGLIGIBLE = 2.0**-6  # what is smaller than this times the largest may have the error of that
@@ -36,13 +38,34 @@ def _is_plain(module: nn.Module) -> bool:
 
 def other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
     """Parameters and buffers that belong to none of the layers, nor to a norm folded into one."""
-    inside = [f"{name}.{key}" for name in layers for key in ("weight", "bias", *OWN_KEYS)]
+    inside = {f"{name}.{key}" for name in layers for key in ("weight", "bias", *OWN_KEYS)}
     folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
+    first = first_names(model)
     return {
         name: tensor.detach().cpu().numpy()
         for name, tensor in model.state_dict().items()
-        if name not in inside and not (folded and name.startswith(folded))
+        if first(name) not in inside and not (folded and name.startswith(folded))
     }
+
+
+def first_names(model: nn.Module) -> Callable[[str], str]:
+    """Maps the name of a tensor to the one under the first name of its module.
+
+    A module that a model has in two places has two names in a state dict.
+    """
+    first = {id(module): name for name, module in model.named_modules()}
+    owners = {
+        name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)
+    }
+
+    def under_first_name(name: str) -> str:
+        owner, _, key = name.rpartition(".")
+        while owner not in owners:  # a tensor's own name may have dots
+            owner, _, more = owner.rpartition(".")
+            key = f"{more}.{key}"
+        return f"{owners[owner]}.{key}"
+
+    return under_first_name
 
 
 @torch.no_grad()

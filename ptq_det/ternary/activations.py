@@ -53,10 +53,10 @@ class PACT(nn.Module):
     It decays like a weight (``SOLVER.WEIGHT_DECAY``), as the paper has it.
     """
 
-    def __init__(self, bits: int):
+    def __init__(self, bits: int, device: torch.device | None = None):
         super().__init__()
         self.bits = bits
-        self.clip = nn.Parameter(torch.zeros(()))
+        self.clip = nn.Parameter(torch.zeros((), device=device))
         self._started = False  # asking the parameter at every call would wait for a GPU
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class PACT(nn.Module):
 
 def quantize_input(layer: nn.Module, bits: int) -> None:
     """Quantize what a ternary layer gets, from the ternary stage on; adds the module ``pact``."""
-    layer.pact = PACT(bits)
+    layer.pact = PACT(bits, layer.weight.device)
     layer.register_forward_pre_hook(_quantize)
 
 

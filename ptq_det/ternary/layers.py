@@ -44,6 +44,7 @@ class TernaryState:
         stage: stage of the fine-tuning; None outside of one, where a weight that is ternary
             already is taken as it is and any other is ternarized.
         sparsity: target fraction of zeros.
+        plain: class that the layer had before.
         ratio: fraction of the target that is asked for now (pruning stage).
         network: what gives the network's pruning threshold; None for the layer's own.
         loaded: whether a checkpoint has filled the weight since the layer became ternary.
@@ -52,6 +53,7 @@ class TernaryState:
     quantizer: Quantizer
     sparsity: float
     decay: Decay
+    plain: type[nn.Module]
     stage: Stage | None = None
     ratio: float = 1.0
     network: NetworkThreshold | None = None

@@ -1,16 +1,26 @@
 """Batch norms behind convolutions: found, and folded into the weights."""
 
+from collections import Counter
 from itertools import pairwise
 
 import torch
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import Tensor, nn
 
-from .layers import TernaryLayer
+from .layers import TernaryConv2d, TernaryLayer
 
 __all__ = ["find_norms", "fold_norms", "norm_factor_and_shift"]
 
-_FOLDABLE = (FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)
+# By exact type: a subclass may do something else in evaluation (Rethinking-BN's batch statistics).
+_FOLDABLE = (
+    FrozenBatchNorm2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    NaiveSyncBatchNorm,
+)
+_CONVOLUTIONS = (nn.Conv2d, Conv2d, TernaryConv2d)  # whose forward is known, and ends in the norm
 _ONE = 1e-6  # how far from 1 the factor of a norm that is folded already may be
 
 
@@ -20,7 +30,7 @@ def norm_factor_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor] | Non
     γ/√(σ² + ε) and β − μγ/√(σ² + ε) (batch normalization, arXiv 1502.03167); None for a norm that
     depends on its input, and without one.
     """
-    if not isinstance(norm, _FOLDABLE) or norm.running_var is None:
+    if type(norm) not in _FOLDABLE or norm.running_var is None:
         return None
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -43,13 +53,14 @@ def find_norms(model: nn.Module) -> dict[str, str]:
     """Name of the batch norm right behind each convolution that has one, by the convolution's name.
 
     Those inside Detectron2's convolutions, those next in a sequence, and those of a model that
-    torch.fx can trace.
+    torch.fx can trace. A convolution or a norm that has two names, or is called twice, is left out,
+    and so are classes that are not known exactly.
     """
-    modules = dict(model.named_modules())
+    modules, shared = dict(model.named_modules()), _shared(model)
     found = {
         name: f"{name}.norm"
         for name, module in modules.items()
-        if isinstance(module, nn.Conv2d) and _folds(getattr(module, "norm", None))
+        if _is_known(module, shared) and _folds(getattr(module, "norm", None), shared)
     }
     for name, module in modules.items():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
@@ -57,30 +68,42 @@ def find_norms(model: nn.Module) -> dict[str, str]:
                 (f"{name}.{key}" if name else key, child) for key, child in module.named_children()
             ]
             for (first, convolution), (second, norm) in pairwise(children):
-                if isinstance(convolution, nn.Conv2d) and _folds(norm):
+                if _is_known(convolution, shared) and _folds(norm, shared):
                     found[first] = second
-    norms = {name for name, module in modules.items() if _folds(module)}
+    norms = {name for name, module in modules.items() if _folds(module, shared)}
     if norms <= set(found.values()):
         return found
     try:
         graph = _LayerTracer().trace(model)
     except Exception:  # a forward pass may do anything; what is not found is not folded
         return found
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
-        if node.op != "call_module" or not _folds(modules.get(node.target)):
+        if node.op != "call_module" or not _folds(modules.get(node.target), shared):
             continue
         source = node.args[0]
         if (
             source.op == "call_module"
-            and isinstance(modules[source.target], nn.Conv2d)
+            and _is_known(modules[source.target], shared)
             and len(source.users) == 1
+            and calls[node.target] == calls[source.target] == 1
         ):
             found[source.target] = node.target
     return found
 
 
-def _folds(norm: nn.Module | None) -> bool:
-    return norm_factor_and_shift(norm) is not None
+def _shared(model: nn.Module) -> set[int]:
+    """Identities of the modules that have more than one name."""
+    counts = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    return {each for each, count in counts.items() if count > 1}
+
+
+def _is_known(module: nn.Module, shared: set[int]) -> bool:
+    return type(module) in _CONVOLUTIONS and id(module) not in shared
+
+
+def _folds(norm: nn.Module | None, shared: set[int]) -> bool:
+    return id(norm) not in shared and norm_factor_and_shift(norm) is not None
 
 
 @torch.no_grad()

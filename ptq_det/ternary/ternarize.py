@@ -125,10 +125,11 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
 
 def make_plain(model: nn.Module) -> None:
     """Give ternary layers back the classes they had, in place; weights are left as they are."""
-    plain = {TernaryConv2d: Conv2d, TernaryConvTranspose2d: nn.ConvTranspose2d}
     for layer in ternary_layers(model).values():
         keep_input(layer)
-        layer.__class__ = plain.get(type(layer), nn.Linear)
+        layer.__class__ = layer.ternary.plain
+        if layer.ternary.plain is nn.Conv2d:  # what _convert gave it
+            del layer.norm, layer.activation
         del layer.ternary, layer.scale
 
 
@@ -188,7 +189,7 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
         module.norm = module.activation = None
     quantizer = settings.build_quantizer()
     decay = Decay(settings.decay, settings.decay_toward == "codes")
-    module.ternary = TernaryState(quantizer, sparsity, decay)
+    module.ternary = TernaryState(quantizer, sparsity, decay, plain)
     module.register_parameter("scale", None)
     if quantizer.learns_scale:
         filters = module.to_filters(module.weight.detach())

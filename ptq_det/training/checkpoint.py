@@ -16,24 +16,28 @@ from ..ternary.ternarize import make_plain
 __all__ = ["load_weights", "register_safetensors", "save_int8_weights"]
 
 _INT8, _SCALE = ".int8", ".int8_scale"
-_load_other = DetectionCheckpointer._load_file
+# Detectron2's own, also where this module is loaded again and its own is there already.
+_load_other = getattr(
+    DetectionCheckpointer._load_file, "replaced", DetectionCheckpointer._load_file
+)
 
 
 def register_safetensors() -> None:
-    """Let every ``DetectionCheckpointer`` read ``MODEL.WEIGHTS x.safetensors``.
+    """Let every ``DetectionCheckpointer`` read packed files and ``MODEL.WEIGHTS x.safetensors``.
 
     Detectron2 has no registry of file types, and ``DefaultPredictor`` and ``DefaultTrainer`` make
     the checkpointer themselves, so its method is replaced by one that falls back on it.
     """
+    _load_file.replaced = _load_other
     DetectionCheckpointer._load_file = _load_file
 
 
 def _load_file(self, filename):
-    if not filename.endswith(".safetensors"):
-        return _load_other(self, filename)
-    if not is_packed(filename):
+    if is_packed(filename):  # by its content, whatever it is called
+        return {"model": _fitting_weights(self.model, filename)}
+    if filename.endswith(".safetensors"):
         return {"model": load_weights(filename)}
-    return {"model": _fitting_weights(self.model, filename)}
+    return _load_other(self, filename)
 
 
 def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:

@@ -19,14 +19,13 @@ from ..errors import InputError
 from ..files import MIB
 from ..inference.evaluation import build_evaluator, load_for_evaluation
 from ..packing.packed_model import PackedModel
-from ..packing.rounding import round_to_packed
 from ..settings import TernarySettings
-from ..ternary.schedule import Stage
-from ..ternary.ternarize import check_trained, ternarize, ternary_layers
+from ..ternary.ternarize import check_trained, ternarize
 from .distillation import DistillationHook
 from .hooks import PTQHook
 from .mixed_precision import use_bfloat16, use_channels_last
 from .preflight import check_num_classes
+from .rounding import RoundingHook
 from .shared_file import from_main_process
 
 __all__ = ["TernaryTrainer"]
@@ -118,6 +117,9 @@ class TernaryTrainer(DefaultTrainer):
                 hooks.insert(place + 1, DistillationHook(self.cfg))
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
             hooks[place] = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+            saves = (PeriodicCheckpointer, EvalHook)  # behind PreciseBN, which changes the norms
+            place = next(i for i, hook in enumerate(hooks) if isinstance(hook, saves))
+            hooks.insert(place, RoundingHook(self.cfg))
         return hooks
 
     def _evaluate(self):
@@ -161,11 +163,6 @@ class TernaryTrainer(DefaultTrainer):
         if self.cfg.SEED >= 0:
             torch.manual_seed(self.cfg.SEED + self.iter * _SEED_STRIDE + comm.get_rank())
         super().run_step()
-        layers = ternary_layers(self.model).values()
-        last = self.iter + 1 == self.max_iter
-        if last and any(layer.ternary.stage is Stage.FROZEN for layer in layers):
-            # What is saved and evaluated from here on is what a packed file holds.
-            round_to_packed(self.model, self.cfg.TERNARY.FLOAT_LAYERS)
 
 
 def _refuse_engine(cfg: CfgNode) -> None:

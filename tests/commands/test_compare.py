@@ -43,7 +43,7 @@ def test_runs_are_trained_packed_and_evaluated_once(setting, tmp_path):
         [r.__dict__ for r in results.values()]
     )
     assert not file.exists()
-    with pytest.raises(InputError, match="result of other overrides"):
+    with pytest.raises(InputError, match="another config or other weights"):
         compare(config, {"PTQ": ["TERNARY.SPARSITY", "0.7"]}, [], output)
 
 

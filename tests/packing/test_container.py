@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from ptq_det.packing.container import Container, PackedFileError, is_packed
@@ -175,3 +176,10 @@ def test_a_kill_leaves_the_old_file(file):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(file)])
     assert done.returncode == -signal.SIGKILL
     assert file.read_bytes() == before
+
+
+def test_a_checkpoint_of_pytorch_is_called_that(tmp_path):
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save({"model": {}}, tmp_path / "w.pth", **options)
+        with pytest.raises(PackedFileError, match=r"w\.pth: a checkpoint of PyTorch.*pack\.py"):
+            Container.read(tmp_path / "w.pth")

@@ -4,7 +4,7 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
 
-from ptq_det.packing.pack_layer import pack_layer
+from ptq_det.packing.pack_layer import first_names, other_tensors, pack_layer, pack_layers
 from ptq_det.packing.packed_layer import PackedLayer
 from ptq_det.ternary.ternarize import ternarize
 
@@ -103,3 +103,14 @@ def test_values_beyond_half_precision_are_stored_in_single(cfg):
         torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=1e-3, atol=0
     )
     assert packed.scale.dtype == packed.bias.dtype == np.float32
+
+
+def test_a_layer_under_two_names_is_packed_once(cfg):
+    cfg.TERNARY.SKIP = []
+    shared = nn.Linear(6, 6)
+    model = nn.ModuleDict({"a": nn.Sequential(shared, nn.LayerNorm(6)), "b": shared})
+    ternarize(model, cfg)
+    layers = pack_layers(model.eval(), "int8")
+    assert set(layers) == {"a.0"}
+    assert set(other_tensors(model, layers)) == {"a.1.weight", "a.1.bias"}
+    assert first_names(model)("b.weight") == "a.0.weight"

@@ -104,3 +104,44 @@ def test_live_norms_and_other_quantizers_are_left_alone(cfg):
     weight = other[0].weight.detach().clone()
     fold_norms(other)
     assert torch.equal(other[0].weight, weight)
+
+
+class Standardized(nn.Conv2d):
+    """Its forward is its own."""
+
+    norm = None
+
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class BatchStatistics(nn.BatchNorm2d):
+    """Normalizes by its batch in evaluation too, as Rethinking-BN's."""
+
+
+def test_classes_that_are_not_known_exactly_are_left_out():
+    known = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+    assert find_norms(known.eval()) == {"0": "1"}
+    own = Standardized(2, 2, 1)
+    inside = Standardized(2, 2, 1)
+    inside.norm = nn.BatchNorm2d(2)
+    for sequence in ([own, nn.BatchNorm2d(2)], [nn.Conv2d(2, 2, 1), BatchStatistics(2)], [inside]):
+        assert find_norms(nn.Sequential(*sequence).eval()) == {}
+
+
+def test_one_convolution_in_two_places_is_left_out():
+    conv, norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+    two = nn.ModuleList([nn.Sequential(conv, norm), nn.Sequential(conv, nn.BatchNorm2d(2))])
+    assert find_norms(two.eval()) == {}
+    shared = [nn.Sequential(nn.Conv2d(2, 2, 1), norm) for _ in range(2)]
+    assert find_norms(nn.ModuleList(shared).eval()) == {}
+
+    class CalledTwice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+        def forward(self, x):
+            return self.norm(self.conv(self.norm(self.conv(x))))
+
+    assert find_norms(CalledTwice().eval()) == {}

@@ -8,7 +8,7 @@ from torch import nn
 from ptq_det import ternarize
 from ptq_det.errors import InputError, UntrainedLayersError
 from ptq_det.ternary.layers import TernaryLayer
-from ptq_det.ternary.ternarize import check_trained, ternary_layers
+from ptq_det.ternary.ternarize import check_trained, make_plain, ternary_layers
 
 
 def test_parameters_and_checkpoint_keys_are_kept(cfg):
@@ -132,3 +132,24 @@ def test_a_plain_convolution_gets_no_norm_or_activation(cfg):
     ternarize(model, cfg)
     assert all(isinstance(layer, TernaryLayer) for layer in model)
     assert model[0].activation is None and model[1].activation is torch.relu
+
+
+def test_plain_layers_are_of_the_exact_class_again(cfg):
+    behind = Conv2d(4, 4, 3, norm=nn.BatchNorm2d(4))
+    layers = [nn.Conv2d(3, 4, 3), behind, nn.ConvTranspose2d(4, 4, 2), nn.Linear(4, 4)]
+    model = nn.Sequential(*layers)
+    types, attributes = [type(x) for x in model], [set(vars(x)) for x in model]
+    cfg.TERNARY.ACTIVATION_BITS = 4
+    ternarize(model, cfg)
+    make_plain(model)
+    assert [type(x) for x in model] == types
+    assert [set(vars(x)) for x in model] == attributes
+
+
+def test_clips_are_made_where_the_model_is(cfg):
+    cfg.TERNARY.ACTIVATION_BITS = 4
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    ternarize(model, cfg)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert "2.pact.clip" in dict(model.named_parameters())

@@ -204,3 +204,23 @@ def test_retinanet_is_trained_and_evaluated_from_its_packed_file(cfg, kind, repo
     kinds = {name: layer.kind for name, layer in packed.layers.items()}
     assert kinds["head.cls_subnet.0"] == {"ptq": "ternary", "squantizer": "quantized"}[kind]
     assert kinds["head.cls_score"] == "int8"
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_scaled_gradients_are_not_clipped(name, cfg):
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "norm"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE, cfg.TERNARY.OPTIMIZER = 1.0, name
+    moved = []
+    for is_scaled in (False, True):
+        model = torch.nn.Linear(4, 3, bias=False)
+        torch.nn.init.ones_(model.weight)
+        optimizer = TernaryTrainer.build_optimizer(cfg, model)
+        scaler = torch.amp.GradScaler("cpu", enabled=is_scaled, init_scale=65536.0)
+        for strength in (1, 2, 1):
+            optimizer.zero_grad()
+            x = strength * torch.tensor([[0.01, 0.02, 0.3, 0.001]])
+            scaler.scale((model(x) * torch.tensor([0.5, 0.02, 0.001])).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        moved.append(model.weight.detach() - 1)
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=0)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...errors import EngineError
 from ...packing.packed_layer import PackedLayer
 from ...packing.skeleton import bias_of
 from ..ranges import Quantization
@@ -118,6 +119,10 @@ class _Int8Layer(nn.Module):
         self._output = (1.0, 0, torch.float32)
         if target is not None:
             self._output = (target.scale, target.zero_point, torch.uint8)
+
+    def __reduce_ex__(self, protocol):
+        """Of copies and pickles: oneDNN's layouts cannot be read back."""
+        raise EngineError("a model on integers cannot be copied; load_packed makes another one")
 
     def _inputs(self, x: Tensor) -> tuple:
         """What every kernel takes first."""

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from detectron2.structures import Boxes
@@ -114,3 +117,25 @@ def test_another_activation_is_not_left_out(cfg, tmp_path, said, monkeypatch):
     monkeypatch.setattr("ptq_det.packing.packed_model.build_skeleton", with_another)
     with pytest.raises(EngineError, match="mask_fcn1 has another end than a ReLU"):
         load_packed(file, "cpu", engine="int8")
+
+
+def test_it_predicts_under_inference_mode_too(file):
+    model = load_packed(file, "cpu", engine="int8")
+    (expected,) = model([PICTURE])
+    with torch.inference_mode():
+        (found,) = model([PICTURE])
+    assert torch.equal(found["instances"].scores, expected["instances"].scores)
+
+
+def test_a_copy_is_refused_with_what_to_do(file):
+    model = load_packed(file, "cpu", engine="int8")
+    for make in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(EngineError, match="cannot be copied; load_packed makes another"):
+            make(model)
+
+
+def test_a_panoptic_fpn_is_not_taken_for_an_r_cnn(cfg, tmp_path):
+    cfg.MODEL.META_ARCHITECTURE = "PanopticFPN"
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = ["p2", "p3"], 32
+    with pytest.raises(EngineError, match="it is a PanopticFPN"):
+        load_packed(packed_file(cfg, tmp_path / "m.safetensors"), "cpu", engine="int8")
