@@ -24,6 +24,8 @@ from ptq_det.packing.filled import load_filled
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import fold_norms
 from ptq_det.training.preflight import (
+    check_augmentation,
+    check_classes,
     check_datasets,
     check_device,
     check_weights,
@@ -57,6 +59,8 @@ def has_checkpoint(cfg):
 
 def model_to_evaluate(cfg, resume):
     resume = resume and has_checkpoint(cfg)
+    check_augmentation(cfg)
+    check_classes(cfg, training=False)
     packed = packed_weights(cfg, last_checkpoint(cfg) if resume else cfg.MODEL.WEIGHTS)
     if packed is not None:
         return load_for_evaluation(cfg, packed)

@@ -12,6 +12,7 @@ from ..packing.container import PackedFileError, is_packed
 from ..packing.packed_model import PackedModel
 from ..ternary.layers import OWN_KEYS
 from ..ternary.ternarize import make_plain
+from .foreign import as_detectron2_has_it, trusted_scalars, what_it_is
 
 __all__ = ["load_weights", "register_safetensors", "save_int8_weights"]
 
@@ -37,7 +38,11 @@ def _load_file(self, filename):
         return {"model": _fitting_weights(self.model, filename)}
     if filename.endswith(".safetensors"):
         return {"model": load_weights(filename)}
-    return _load_other(self, filename)
+    try:
+        with trusted_scalars():
+            return as_detectron2_has_it(_load_other(self, filename))
+    except Exception as error:  # unpickling may end in anything
+        raise what_it_is(filename, error) from error
 
 
 def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:

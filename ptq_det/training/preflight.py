@@ -15,9 +15,10 @@ from ..errors import InputError
 from ..packing.header import CLASS_KEYS, number_of_classes
 
 __all__ = [
+    "check_augmentation",
+    "check_classes",
     "check_datasets",
     "check_device",
-    "check_num_classes",
     "check_weights",
     "find_config_file",
     "read_config",
@@ -107,23 +108,57 @@ def check_device(cfg: CfgNode) -> None:
         )
 
 
-def check_num_classes(cfg: CfgNode, names) -> None:
-    """Raise :class:`InputError` if a data set has another number of classes than the model.
+def check_classes(cfg: CfgNode, training: bool = True) -> None:
+    """Compare the classes of the data sets with the model's, and those of test sets with the
+    training sets'.
 
-    Only what the config tells is compared, e.g. ``MODEL.ROI_HEADS.NUM_CLASSES`` of an R-CNN. Call
-    it after the data sets were loaded.
+    Reads annotations whose classes are not known yet.
+
+    Args:
+        cfg: full config.
+        training: whether ``DATASETS.TRAIN`` counts too.
+
+    Raises:
+        InputError: another number, order or names of classes.
     """
     expected = number_of_classes(cfg)
-    if expected is None:
-        return
-    key = f"MODEL.{CLASS_KEYS[cfg.MODEL.META_ARCHITECTURE]}.NUM_CLASSES"
-    for name in names:
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if classes is not None and len(classes) != expected:
+    names = [*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST]
+    first = None
+    for name in dict.fromkeys(names):
+        classes = _classes_of(name)
+        if classes is None:
+            continue
+        if expected is not None and len(classes) != expected:
+            key = f"MODEL.{CLASS_KEYS[cfg.MODEL.META_ARCHITECTURE]}.NUM_CLASSES"
             raise InputError(
-                f"data set {name!r} has {len(classes)} classes but {key} is {expected}; "
-                f"set {key} {len(classes)}"
+                f"data set {name!r} has {len(classes)} classes but {key} is {expected}; set {key} "
+                f"{len(classes)}, or give data sets of the same classes"
             )
+        if first is None:
+            first = (name, classes)
+        elif classes != first[1]:
+            raise InputError(
+                f"data sets {first[0]!r} and {name!r} have other classes, or number them "
+                f"otherwise: {first[1][:8]} and {classes[:8]}. Give both the same list of "
+                "categories, in the same order"
+            )
+
+
+def _classes_of(name: str) -> list[str] | None:
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("thing_classes") and metadata.get("json_file"):
+        DatasetCatalog.get(name)  # COCO files tell their classes when they are read
+    classes = metadata.get("thing_classes")
+    return None if classes is None else list(classes)
+
+
+def check_augmentation(cfg: CfgNode) -> None:
+    """Raise :class:`InputError` if test-time augmentation is asked for and the model has none."""
+    if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+        raise InputError(
+            "TEST.AUG.ENABLED is True, but Detectron2 has test-time augmentation for "
+            f"GeneralizedRCNN alone, not for {cfg.MODEL.META_ARCHITECTURE}; set it False"
+        )
 
 
 def check_weights(path: str) -> None:

@@ -20,11 +20,12 @@ from ..files import MIB
 from ..inference.evaluation import build_evaluator, load_for_evaluation
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
-from ..ternary.ternarize import check_trained, ternarize
+from ..ternary.ternarize import check_trained, ternarize, unwrap
 from .distillation import DistillationHook
 from .hooks import PTQHook
 from .mixed_precision import use_bfloat16, use_channels_last
-from .preflight import check_num_classes
+from .preflight import check_augmentation, check_classes
+from .resuming import KIND, check_resume, kind_of
 from .rounding import RoundingHook
 from .shared_file import from_main_process
 
@@ -54,10 +55,11 @@ class TernaryTrainer(DefaultTrainer):
         # several processes and does not let its checkpointer be chosen.
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         _refuse_engine(cfg)
+        check_augmentation(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        check_num_classes(cfg, cfg.DATASETS.TRAIN)
+        check_classes(cfg)
 
         on_cpu = next(model.parameters()).device.type == "cpu"
         if on_cpu:
@@ -153,10 +155,17 @@ class TernaryTrainer(DefaultTrainer):
 
         Raises:
             UntrainedLayersError: a ternary layer was not loaded and ``REQUIRE_TRAINED`` is set.
+            InputError: the last checkpoint is lost, cut, or of another run.
         """
+        if resume:
+            check_resume(self.checkpointer, unwrap(self.model), self.optimizer, self.cfg)
         super().resume_or_load(resume=resume)
         self.data_loader.batch_sampler.start = self.start_iter
         check_trained(self.model, self.cfg)
+
+    def state_dict(self):
+        """Detectron2's, and what is trained, so that another training does not go on from it."""
+        return {**super().state_dict(), KIND: kind_of(self.cfg)}
 
     def run_step(self):
         """Run one iteration, with random numbers that depend on seed and iteration alone."""

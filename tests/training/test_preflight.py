@@ -3,9 +3,10 @@ from detectron2.data import MetadataCatalog
 
 from ptq_det.errors import InputError
 from ptq_det.training.preflight import (
+    check_augmentation,
+    check_classes,
     check_datasets,
     check_device,
-    check_num_classes,
     check_weights,
     find_config_file,
     read_config,
@@ -39,14 +40,35 @@ def test_datasets_that_are_there_pass(pictures):
     check_datasets(["few_train", "few_val"])
 
 
-def test_numbers_of_classes_are_compared(cfg):
-    from detectron2.data import DatasetCatalog
+def test_classes_of_data_sets_and_model_agree(cfg):
+    cfg.DATASETS.TEST = ("few_val",)
+    check_classes(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    message = r"'few_train' has 6 classes but MODEL\.ROI_HEADS\.NUM_CLASSES is 80.*CLASSES 6"
+    with pytest.raises(InputError, match=message):
+        check_classes(cfg)
+    with pytest.raises(InputError, match="'few_val' has 6 classes"):
+        check_classes(cfg, training=False)
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.RETINANET.NUM_CLASSES = "RetinaNet", 6
+    check_classes(cfg)
 
-    DatasetCatalog.get("few_train")
-    check_num_classes(cfg, ["few_train"])
+
+def test_test_sets_number_their_classes_as_training_sets_do(cfg):
+    check_classes(cfg)
+    names = list(MetadataCatalog.get("few_train").thing_classes)
+    for i, other in enumerate((names[::-1], [*names[:5], "moon"])):
+        MetadataCatalog.get(f"other_{i}").thing_classes = other
+        cfg.DATASETS.TEST = (f"other_{i}",)
+        with pytest.raises(InputError, match=f"'few_train' and 'other_{i}' have other classes"):
+            check_classes(cfg)
+
+
+def test_augmentation_that_an_architecture_lacks(cfg):
+    cfg.TEST.AUG.ENABLED = True
+    check_augmentation(cfg)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    with pytest.raises(InputError, match=r"set MODEL\.RETINANET\.NUM_CLASSES 6"):
-        check_num_classes(cfg, ["few_train"])
+    with pytest.raises(InputError, match=r"TEST\.AUG.*not for RetinaNet"):
+        check_augmentation(cfg)
 
 
 def test_weights_must_be_there(tmp_path):
