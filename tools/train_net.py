@@ -26,6 +26,7 @@ from ptq_det.ternary.norms import fold_norms
 from ptq_det.training.preflight import (
     check_augmentation,
     check_classes,
+    check_data,
     check_datasets,
     check_device,
     check_weights,
@@ -42,7 +43,9 @@ def setup(args):
     check_device(cfg)
     if not args.eval_only:
         check_batch(cfg, args.num_gpus * args.num_machines)
-    check_datasets([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    names = [*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
+    check_datasets(names)
+    check_data(cfg, names)
     if not (args.resume and has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS)
     cfg.freeze()

@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Iterable
 
 import torch
-from detectron2.data import build_detection_test_loader
+from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..data.picture_check import check_pictures
 from ..errors import InputError
 from ..packing.packed_model import PackedModel
 from ..ternary.layers import is_layer
@@ -69,12 +70,15 @@ def calibrate_packed(packed: PackedModel, dataset: str) -> None:
         dataset: name of a registered data set, whose pictures are scaled as for an evaluation.
 
     Raises:
-        InputError: the packed model is no detector.
+        InputError: the packed model is no detector, or a picture cannot be used.
     """
     if not packed.architecture.is_detector:
         raise InputError("only detectors are calibrated, for the engine int8")
     cfg = packed.cfg()
     cfg.MODEL.DEVICE = "cpu"
+    troubles = check_pictures(DatasetCatalog.get(dataset)[:PICTURES])
+    if troubles:
+        raise InputError("pictures cannot be used:\n  " + "\n  ".join(troubles))
     loader = build_detection_test_loader(cfg, dataset)
     count = min(PICTURES, len(loader))
     pictures = itertools.islice(loader, count)

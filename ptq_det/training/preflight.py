@@ -11,18 +11,24 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..config import add_ternary_config
+from ..data.coco_check import check_coco
+from ..data.picture_check import check_pictures
 from ..errors import InputError
 from ..packing.header import CLASS_KEYS, number_of_classes
 
 __all__ = [
     "check_augmentation",
     "check_classes",
+    "check_data",
     "check_datasets",
     "check_device",
     "check_weights",
     "find_config_file",
     "read_config",
 ]
+
+
+_SHOWN = 20  # lines of a message
 
 
 def find_config_file(path: str) -> str:
@@ -91,6 +97,31 @@ def check_datasets(names) -> None:
                     f"data set {name!r} needs {path!r}, which is not there. Point "
                     f"DETECTRON2_DATASETS to the folder that holds your data sets ({place})."
                 )
+
+
+def check_data(cfg: CfgNode, names: list[str]) -> None:
+    """Look through annotations in COCO's format, and through the headers of their pictures.
+
+    Raises:
+        InputError: something would fail, or mislead, in training or evaluation; the message has
+            all that was found, with what to do.
+    """
+    lines = []
+    for name in dict.fromkeys(names):
+        metadata = MetadataCatalog.get(name)
+        path = metadata.get("json_file")
+        if path is None or metadata.get("evaluator_type") not in ("coco", None):
+            continue
+        path = PathManager.get_local_path(path)
+        troubles = check_coco(path, cfg.MODEL.MASK_ON, cfg.INPUT.MASK_FORMAT)
+        lines += [f"{path}: {trouble}" for trouble in troubles]
+        if not troubles:
+            lines += check_pictures(DatasetCatalog.get(name))
+    if lines:
+        more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise InputError(
+            "the data cannot be used as they are:\n  " + "\n  ".join(lines[:_SHOWN]) + more
+        )
 
 
 def check_device(cfg: CfgNode) -> None:
