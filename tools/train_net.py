@@ -45,7 +45,7 @@ def setup(args):
         check_batch(cfg, args.num_gpus * args.num_machines)
     names = [*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
     check_datasets(names)
-    check_data(cfg, names)
+    check_data(cfg, not args.eval_only)
     if not (args.resume and has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS)
     cfg.freeze()

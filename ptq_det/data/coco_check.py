@@ -28,13 +28,14 @@ class Trouble:
         return self.what if not self.count else f"{self.count} {self.first} {self.what}"
 
 
-def check_coco(path: str, masks: bool, mask_format: str) -> list[Trouble]:
+def check_coco(path: str, masks: bool, polygons: bool) -> list[Trouble]:
     """Look through a file of annotations.
 
     Args:
         path: JSON file in COCO's format for detection.
         masks: whether masks are learned or evaluated.
-        mask_format: ``INPUT.MASK_FORMAT``.
+        polygons: whether masks have to be polygons (``INPUT.MASK_FORMAT polygon``, of training
+            sets); those of crowds need not be, which are not trained on.
 
     Returns:
         What is wrong; empty where nothing is.
@@ -56,7 +57,7 @@ def check_coco(path: str, masks: bool, mask_format: str) -> list[Trouble]:
         lists = ", ".join(map(repr, lacking))
         return [Trouble(f"it lacks the lists {lists} of COCO's format; export it as COCO JSON")]
     found: dict[str, Trouble] = {}
-    for kind, entry, what in _all_troubles(content, masks, mask_format):
+    for kind, entry, what in _all_troubles(content, masks, polygons):
         trouble = found.setdefault(what, Trouble(what))
         if not trouble.count:
             name = entry.get("id") if isinstance(entry, dict) else entry
@@ -65,7 +66,7 @@ def check_coco(path: str, masks: bool, mask_format: str) -> list[Trouble]:
     return list(found.values())
 
 
-def _all_troubles(content: dict, masks: bool, mask_format: str) -> Iterator[tuple]:
+def _all_troubles(content: dict, masks: bool, polygons: bool) -> Iterator[tuple]:
     """Kind of entry, the entry, and what is wrong with it."""
     for kind in _KINDS:
         seen = set()
@@ -80,7 +81,7 @@ def _all_troubles(content: dict, masks: bool, mask_format: str) -> Iterator[tupl
             seen.add(entry.get("id") if isinstance(entry.get("id"), (int, str)) else None)
     yield from _of_categories(content["categories"])
     yield from _of_pictures(content["images"])
-    yield from _of_annotations(content, masks, mask_format)
+    yield from _of_annotations(content, masks, polygons)
 
 
 def _of_categories(categories: list) -> Iterator[tuple]:
@@ -109,7 +110,7 @@ def _of_pictures(images: list) -> Iterator[tuple]:
                 yield "images", entry, f"have no {key} in pixels; add it"
 
 
-def _of_annotations(content: dict, masks: bool, mask_format: str) -> Iterator[tuple]:
+def _of_annotations(content: dict, masks: bool, polygons: bool) -> Iterator[tuple]:
     kind = "annotations"
     images, categories = (
         {entry.get("id") for entry in content[name] if isinstance(entry, dict) and _plain(entry)}
@@ -149,18 +150,16 @@ def _of_annotations(content: dict, masks: bool, mask_format: str) -> Iterator[tu
         if entry.get("ignore", 0) != 0:
             yield kind, entry, "have `ignore`, which Detectron2 does not read; take it out"
         if masks:
-            what = _of_mask(entry.get("segmentation"), mask_format)
+            what = _of_mask(entry.get("segmentation"), polygons and not entry.get("iscrowd"))
             if what:
                 yield kind, entry, what
 
 
-def _of_mask(mask, mask_format: str) -> str | None:
+def _of_mask(mask, polygons: bool) -> str | None:
     if isinstance(mask, dict):
         if "counts" not in mask or not isinstance(mask.get("size"), list):
             return "have an RLE mask without size and counts; export them again"
-        if mask_format != "bitmask":
-            return "have RLE masks; set INPUT.MASK_FORMAT bitmask"
-        return None
+        return "have RLE masks; set INPUT.MASK_FORMAT bitmask" if polygons else None
     if not isinstance(mask, list) or not mask:
         return "have no mask beside others that have one; add it, or take the object out"
     if _is_number(mask[0]):

@@ -99,21 +99,27 @@ def check_datasets(names) -> None:
                 )
 
 
-def check_data(cfg: CfgNode, names: list[str]) -> None:
+def check_data(cfg: CfgNode, training: bool) -> None:
     """Look through annotations in COCO's format, and through the headers of their pictures.
+
+    Args:
+        cfg: full config.
+        training: whether ``DATASETS.TRAIN`` is used, or ``DATASETS.TEST`` alone.
 
     Raises:
         InputError: something would fail, or mislead, in training or evaluation; the message has
             all that was found, with what to do.
     """
     lines = []
-    for name in dict.fromkeys(names):
+    train = cfg.DATASETS.TRAIN if training else ()
+    for name in dict.fromkeys([*train, *cfg.DATASETS.TEST]):
         metadata = MetadataCatalog.get(name)
         path = metadata.get("json_file")
         if path is None or metadata.get("evaluator_type") not in ("coco", None):
             continue
         path = PathManager.get_local_path(path)
-        troubles = check_coco(path, cfg.MODEL.MASK_ON, cfg.INPUT.MASK_FORMAT)
+        polygons = name in train and cfg.INPUT.MASK_FORMAT == "polygon"
+        troubles = check_coco(path, cfg.MODEL.MASK_ON, polygons)
         lines += [f"{path}: {trouble}" for trouble in troubles]
         if not troubles:
             lines += check_pictures(DatasetCatalog.get(name))

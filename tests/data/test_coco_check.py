@@ -25,10 +25,10 @@ GOOD = {
 }
 
 
-def check(content, tmp_path, masks=True, mask_format="polygon"):
+def check(content, tmp_path, masks=True, polygons=True):
     path = tmp_path / "a.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return [str(trouble) for trouble in check_coco(str(path), masks, mask_format)]
+    return [str(trouble) for trouble in check_coco(str(path), masks, polygons)]
 
 
 def test_what_is_good(tmp_path):
@@ -39,7 +39,9 @@ def test_what_is_good(tmp_path):
     assert check(boxes, tmp_path, masks=False) == []
     rle = copy.deepcopy(GOOD)
     rle["annotations"][1] |= {"segmentation": {"size": [48, 64], "counts": "x"}, "iscrowd": 1}
-    assert check(rle, tmp_path, mask_format="bitmask") == []
+    assert check(rle, tmp_path) == []  # a crowd, as COCO has it
+    rle["annotations"][1]["iscrowd"] = 0
+    assert check(rle, tmp_path, polygons=False) == []
 
 
 CHANGES = {

@@ -1,10 +1,15 @@
+import json
+from pathlib import Path
+
 import pytest
 from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
 from ptq_det.errors import InputError
 from ptq_det.training.preflight import (
     check_augmentation,
     check_classes,
+    check_data,
     check_datasets,
     check_device,
     check_weights,
@@ -108,3 +113,20 @@ def test_a_config_is_read_with_overrides(repo):
         read_config(path, ["TERNARY.SPARSTY", "0.5"])
     with pytest.raises(InputError, match=r"^config file 'no\.yaml' not found"):
         read_config("no.yaml", [])
+
+
+def test_data_are_looked_through(cfg, tmp_path):
+    cfg.DATASETS.TEST = ("few_val",)
+    check_data(cfg, training=True)
+    cfg.INPUT.MASK_FORMAT = "polygon"
+    with pytest.raises(InputError, match=r"train\.json: .* RLE masks; set INPUT"):
+        check_data(cfg, training=True)
+    check_data(cfg, training=False)
+    content = json.loads(Path(MetadataCatalog.get("few_val").json_file).read_text())
+    content["images"][0]["width"] = 999
+    (tmp_path / "v.json").write_text(json.dumps(content))
+    images = MetadataCatalog.get("few_val").image_root
+    register_coco_instances("few_wrong", {}, str(tmp_path / "v.json"), images)
+    cfg.DATASETS.TEST = ("few_wrong",)
+    with pytest.raises(InputError, match=r"\.png: it is 128 × 128 pixels .* and 999 × 128"):
+        check_data(cfg, training=False)
