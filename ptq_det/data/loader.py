@@ -10,7 +10,7 @@ import itertools
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetFromList, DatasetMapper
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
@@ -56,10 +56,15 @@ class ResumableBatchSampler(Sampler):
 
 
 class _MappedDataset(Dataset):
-    """Applies a mapper to (place, picture) with random numbers that depend on the place alone."""
+    """Applies a mapper to (place, picture) with random numbers that depend on the place alone.
+
+    Pictures' dicts are kept in one array of bytes, which workers share: Python's objects are copied
+    to each of them as their counts of references change.
+    """
 
     def __init__(self, dicts, mapper, seed: int):
-        self.dicts, self.mapper, self.seed = dicts, mapper, seed
+        self.dicts = DatasetFromList(dicts, copy=False)
+        self.mapper, self.seed = mapper, seed
         self.offset = comm.get_rank() * _RANK_STRIDE  # workers of the loader know no rank
 
     def __len__(self):

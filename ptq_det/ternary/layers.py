@@ -118,6 +118,12 @@ class TernaryLayer:
             state.cache.key = key
         return state.cache.value
 
+    def forget(self) -> None:
+        """Drop all that is derived from the weights; called before each step of a training."""
+        self.ternary.cache.clear()
+        if self.ternary.network is not None:
+            self.ternary.network.clear()
+
     @torch.no_grad()
     def snap(self) -> bool:
         """Set the latent weight to its ternary weight; its codes are its signs from then on.
@@ -207,7 +213,7 @@ class TernaryLayer:
             self.start_scale()
 
     def train(self, mode: bool = True):
-        self.ternary.cache.clear()
+        self.forget()
         return super().train(mode)
 
 

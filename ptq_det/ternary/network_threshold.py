@@ -30,6 +30,10 @@ class NetworkThreshold:
         self.sparsity = sparsity
         self._key = self._value = None
 
+    def clear(self) -> None:
+        """Forget the threshold: a fused optimizer's step leaves no trace in versions of weights."""
+        self._key = self._value = None
+
     def of(self, layer) -> float:
         """Threshold of one layer, for projected weights (see :meth:`Quantizer.codes`)."""
         return self._shared() / _root_group_size(layer)

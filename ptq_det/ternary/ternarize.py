@@ -96,13 +96,14 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
     settings = TernarySettings.from_cfg(cfg)
     record = Conversion()
     chosen: dict[str, nn.Module] = {}
+    bypassed = _read_without_forward(model)
     for name, module in model.named_modules():
         name = prefix + name
         if isinstance(module, TernaryLayer):
             record.already.append(name)
             record.weights += module.weight.numel()
             continue
-        reason = _reason_to_skip(name, module, settings)
+        reason = bypassed.get(module) or _reason_to_skip(name, module, settings)
         if reason is None:
             chosen[name] = module
         elif reason:
@@ -143,6 +144,17 @@ def check_trained(model: nn.Module, cfg: CfgNode) -> None:
     names = [name for name, layer in ternary_layers(model).items() if not layer.ternary.loaded]
     if names:
         raise UntrainedLayersError(names, cfg.MODEL.WEIGHTS)
+
+
+def _read_without_forward(model: nn.Module) -> dict[nn.Module, str]:
+    """Layers whose weights PyTorch's own modules read without calling them, with the reason."""
+    return {
+        module: f"{type(owner).__name__} reads its weight without its forward"
+        for owner in model.modules()
+        if isinstance(owner, (nn.MultiheadAttention, nn.TransformerEncoderLayer))
+        for module in owner.modules()
+        if isinstance(module, nn.Linear)
+    }
 
 
 def _reason_to_skip(name: str, module: nn.Module, settings: TernarySettings) -> str | None:

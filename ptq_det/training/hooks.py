@@ -77,7 +77,7 @@ class PTQHook(HookBase):
             layer.ternary.stage = stage
             layer.ternary.ratio = ratio
             layer.ternary.decay.loss_scale = loss_scale
-            layer.ternary.cache.clear()
+            layer.forget()
         if stage is not self._stage:
             self._enter(stage)
 

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from detectron2.data import DatasetFromList
 
 from ptq_det.data.loader import ResumableBatchSampler, build_resumable_train_loader
 
@@ -61,3 +62,11 @@ def test_a_picture_that_the_mapper_refuses_is_passed_over(cfg):
     assert [x["file_name"] for x in batch] == names[1:3]
     with pytest.raises(ValueError, match="returned None for every picture"):
         next(iter(build_resumable_train_loader(cfg, lambda record: None)))
+
+
+def test_workers_share_the_pictures_dicts(cfg):
+    loader = build_resumable_train_loader(cfg)
+    held = loader.dataset.dicts
+    assert isinstance(held, DatasetFromList) and not isinstance(held._lst, list)
+    first, second = held[0], held[0]
+    assert first == second and first is not second  # what a mapper changes is its own

@@ -153,3 +153,15 @@ def test_clips_are_made_where_the_model_is(cfg):
     ternarize(model, cfg)
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert "2.pact.clip" in dict(model.named_parameters())
+
+
+def test_layers_that_are_read_without_their_forward_stay_in_float(cfg):
+    model = nn.Sequential(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        nn.MultiheadAttention(8, 2),
+        nn.Linear(8, 8),
+    )
+    record = ternarize(model, cfg)
+    assert set(record.converted) == {"2"}
+    assert "TransformerEncoderLayer reads" in record.skipped["0.linear1"]
+    assert "MultiheadAttention reads" in record.skipped["1.out_proj"]

@@ -176,3 +176,24 @@ def test_what_the_trainer_does_not_do_is_said(cfg, caplog, monkeypatch):
     cfg.TERNARY.DISTILLATION = 0.0
     TernaryTrainer(cfg).train()
     assert "This trainer does not do" not in caplog.text
+
+
+def test_a_network_threshold_follows_a_fused_optimizer_s_steps(cfg):
+    cfg.TERNARY.THRESHOLD, cfg.TERNARY.PRUNE_END, cfg.TERNARY.COMPENSATION = "network", 0.0, 0
+    cfg.TERNARY.OPTIMIZER, cfg.TERNARY.FREEZE_START, cfg.SOLVER.BASE_LR = "AdamW", 1.0, 0.02
+    seen = []
+
+    class Watched(PTQHook):
+        def before_step(self):
+            super().before_step()
+            network = self._layers["roi_heads.box_head.fc1"].ternary.network
+            held = network._shared()
+            seen.append((held, network._compute()))
+
+    trainer = TernaryTrainer(cfg)
+    trainer._hooks = [h for h in trainer._hooks if not isinstance(h, PTQHook)]
+    trainer.register_hooks([Watched(cfg)])
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert all(held == computed for held, computed in seen)
+    assert len({held for held, _ in seen}) > 1
