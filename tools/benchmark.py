@@ -5,6 +5,7 @@ python tools/benchmark.py train     time of a training step, ternary over float
 python tools/benchmark.py size      bytes of the codec beside other compressors; time of loading
 python tools/benchmark.py inference time and memory of each engine beside stock Detectron2
 python tools/benchmark.py difference how sure a difference in AP of evaluated models is
+python tools/benchmark.py fuzz      what becomes of forged packed files
 """
 
 import argparse
@@ -12,16 +13,19 @@ import json
 import warnings
 from pathlib import Path
 
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from ptq_det.commands.benchmarks import (
     benchmark_difference,
+    benchmark_fuzz,
     benchmark_inference,
     benchmark_size,
     benchmark_train,
 )
 from ptq_det.commands.mistakes import told_in_one_line
 
+PACKAGED = "ptq_det://shapes_mask_rcnn_ptq.safetensors"
 CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
 
 
@@ -59,6 +63,11 @@ def main():
     )  # fmt: skip
     pair.add_argument("--baseline", nargs="+", required=True, help="as many, of the other model")
     pair.add_argument("--samples", type=int, default=2000, help="how often pictures are drawn")
+    fuzz = parts.add_parser("fuzz", help="forged packed files, none of which may do harm")
+    fuzz.add_argument("--weights", default=PACKAGED, help="honest packed file to forge from")
+    fuzz.add_argument("--files", type=int, default=1000, help="how many to forge")
+    fuzz.add_argument("--workers", type=int, default=1, help="processes, used again")
+    fuzz.add_argument("--seed", type=int, default=0, help="of the forgeries")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     with told_in_one_line():
@@ -75,6 +84,10 @@ def measure(args):
         sizes = [tuple(size) for size in args.size or [(800, 1333), (480, 640)]]
         return benchmark_inference(
             args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts
+        )
+    elif args.part == "fuzz":
+        return benchmark_fuzz(
+            PathManager.get_local_path(args.weights), args.files, args.workers, args.seed
         )
     elif args.part == "difference":
         return benchmark_difference(args.dataset, args.predictions, args.baseline, args.samples)

@@ -126,7 +126,7 @@ class PackedModel:
             tensors |= {f"{name}.{part}": value for part, value in layer.to_tensors().items()}
         metadata = {
             "architecture": json.dumps(self.architecture.to_json()),
-            "config": self.config,
+            "config": config_text(self.cfg()) if self.architecture.is_detector else "{}",
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "layers": json.dumps(fields, separators=(",", ":")),
         }
