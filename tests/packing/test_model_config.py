@@ -40,7 +40,7 @@ def test_a_model_travels_and_nothing_else():
         ("MODEL", "LOAD_PROPOSALS", True),
         ("MODEL", "WEIGHTS", "http://evil/x.pkl"),
         ("MODEL", "DEVICE", "cuda:7"),
-        ("DATASETS", "PROPOSAL_FILES_TEST", ["/tmp/evil.pkl"]),
+        ("DATASETS", "PROPOSAL_FILES_TEST", ["/evil/x.pkl"]),
         ("DATASETS", "TEST", ["coco_2017_val"]),
         ("DATALOADER", "NUM_WORKERS", 4096),
         ("SOLVER", "IMS_PER_BATCH", 4096),
@@ -52,7 +52,7 @@ def test_what_is_not_on_the_list_is_passed_over(node, key, value):
     default = get_cfg()
     for text in (json.dumps({node: {key: value}}), yaml.safe_dump({node: {key: value}})):
         assert merged(text) == default
-    assert merged({"OUTPUT_DIR": "/tmp/evil", "VERSION": 9, "SEED": 3}) == default
+    assert merged({"OUTPUT_DIR": "/evil", "VERSION": 9, "SEED": 3}) == default
 
 
 def test_keys_of_a_project_count_where_the_reader_has_them():

@@ -27,7 +27,7 @@ _SECONDS, _MEMORY = 2.0, 200 * MIB  # that a refusal may take
 _MARK = "forged_path"  # in the paths that forged configs name
 _VALUES = (
     0, -1, 1, 3, 255, 1 << 16, 1 << 31, 1 << 62, 10**30, 1e308, float("nan"), None, True, "", "x",
-    "ResNet", "../x", f"/tmp/{_MARK}.pkl", f"http://{_MARK}/x", [], [[]], {}, [1] * 50, "[" * 500,
+    "ResNet", "../x", f"/{_MARK}/x.pkl", f"http://{_MARK}/x", [], [[]], {}, [1] * 50, "[" * 500,
 )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def _texts(content: Container, rng: random.Random) -> None:
     key = rng.choice(list(content.metadata))
     text = content.metadata[key]
     start = rng.randrange(len(text) + 1)
-    new = rng.choice(("", "[", "{", '"', "\\u0000", "9" * 5000, "[" * 5000, f"/tmp/{_MARK}"))
+    new = rng.choice(("", "[", "{", '"', "\\u0000", "9" * 5000, "[" * 5000, f"/{_MARK}"))
     content.metadata[key] = text[:start] + new + text[start + rng.randrange(20) :]
 
 
