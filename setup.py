@@ -20,7 +20,7 @@ setup(
     python_requires=">=3.10,<3.13",  # NumPy 1 has no wheels for later versions
     # Detectron2 is not among these: PyPI has no official one, and one that is installed must stay.
     install_requires=[
-        "torch>=2.1",
+        "torch>=2.6",
         "torchvision",
         "numpy<2",  # Detectron2 of 2024 uses what NumPy 2 took away
         "setuptools<81",  # detectron2.model_zoo needs pkg_resources

@@ -195,7 +195,7 @@ def _limit(weight: Tensor, norm: Tensor, zeros: int) -> float:
     """Threshold on ``|weight| / norm`` that as many as ``zeros`` do not pass."""
     if zeros == 0:
         return 0.0
-    return kth_smallest(weight.abs() / torch.where(norm > 0, norm, 1).unsqueeze(1), zeros)
+    return float(kth_smallest(weight.abs() / torch.where(norm > 0, norm, 1).unsqueeze(1), zeros))
 
 
 def _next_limit(below, above, zeros: int) -> float | None:

@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .base import QUANTIZER_REGISTRY, Quantizer, dequantize
-from .pruning import project, prune_
+from .pruning import keep_largest_, project
 
 __all__ = ["TTQ", "TWN"]
 
@@ -26,15 +25,16 @@ class _Baseline(Quantizer):
         if weight.numel() == 0:
             return weight.clone()
         if self.follows_sparsity and threshold is not None:
-            projected = project(weight, self.by_filter)
-            return F.hardshrink(projected, threshold).sign_()
-        if self.follows_sparsity:
-            return prune_(weight.abs().contiguous(), sparsity).sign_().copysign_(weight)
-        return F.hardshrink(weight, self.threshold_of(weight)).sign_()
+            magnitude = project(weight, self.by_filter).abs_().sub_(threshold)
+        elif self.follows_sparsity:
+            return keep_largest_(weight.abs().contiguous(), sparsity).copysign_(weight)
+        else:
+            magnitude = weight.abs().sub_(self.threshold_of(weight))
+        return magnitude.sign_().clamp_(min=0).copysign_(weight)
 
     @abstractmethod
-    def threshold_of(self, weight: Tensor) -> float:
-        """Magnitude up to which weights become 0."""
+    def threshold_of(self, weight: Tensor) -> Tensor:
+        """Magnitude ``()`` up to which weights become 0."""
 
 
 @QUANTIZER_REGISTRY.register()
@@ -42,7 +42,7 @@ class TWN(_Baseline):
     """Ternary weight networks (arXiv 1605.04711): Δ = 0.7 · mean|w|, one scale a layer."""
 
     def threshold_of(self, weight):
-        return 0.7 * weight.abs().mean().item()
+        return 0.7 * weight.abs().mean()
 
 
 @QUANTIZER_REGISTRY.register()
@@ -53,7 +53,7 @@ class TTQ(_Baseline):
     learns_scale = True
 
     def threshold_of(self, weight):
-        return 0.05 * weight.abs().max().item()
+        return 0.05 * weight.abs().amax()
 
     def latent_gradient(self, grad, codes, scale):
         """Gradient times the scale of its weight's side, or times 1 at a zero (equation 8)."""

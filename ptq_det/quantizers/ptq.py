@@ -3,11 +3,10 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .base import QUANTIZER_REGISTRY, Quantizer, group_count
-from .pruning import project, prune_
+from .pruning import keep_largest_, project
 
 __all__ = ["PTQ", "powers_of_two"]
 
@@ -53,10 +52,10 @@ class PTQ(Quantizer):
         # One buffer from the magnitude to the codes: fresh memory costs more than the arithmetic.
         magnitude = project(weight, self.by_filter).abs_()
         if threshold is None:
-            prune_(magnitude, sparsity)
+            keep_largest_(magnitude, sparsity)
         else:
-            F.threshold_(magnitude, threshold, 0.0)
-        return magnitude.sign_().copysign_(weight)
+            magnitude.sub_(threshold).sign_().clamp_(min=0)
+        return magnitude.copysign_(weight)
 
     def scale(self, weight, codes):
         if self.folds_norms:

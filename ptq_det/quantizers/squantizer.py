@@ -94,12 +94,13 @@ class SQuantizer(Quantizer):
         return magnitude.mean() + self._sigma * magnitude.std(correction=0)
 
     def _levels_of(self, magnitude: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Least magnitude and step of the levels."""
-        values = magnitude[kept]
-        if values.numel() == 0:
-            zero = magnitude.new_zeros(())
-            return zero, zero
+        """Least magnitude and step of the levels; 0 where nothing is kept."""
+        count = torch.count_nonzero(kept)
+        some = (count > 0).to(magnitude.dtype)
         if self.levels == 2:
-            return values.mean(), 2 * values.std(correction=0)
+            mean = (magnitude * kept).sum() / count.clamp(min=1)
+            variance = ((magnitude - mean) * kept).square().sum() / count.clamp(min=1)
+            return mean, 2 * variance.sqrt()
         least = self._threshold(magnitude)
-        return least, (values.max() - least) / (self.levels - 1)
+        largest = (magnitude * kept).amax() if magnitude.numel() else least
+        return least * some, (largest - least) * some / (self.levels - 1)

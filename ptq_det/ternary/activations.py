@@ -65,6 +65,7 @@ class PACT(nn.Module):
             if not self.training:
                 return x
             self.start(x.detach())
+            self._started = True
         return quantize_activation(x, self.clip, self.bits)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 from ..quantizers import Quantizer
+from .cache import ForwardWeightCache
 from .filters import from_filters, to_filters
 from .network_threshold import NetworkThreshold
 from .schedule import Stage
@@ -58,23 +59,7 @@ class TernaryState:
     ratio: float = 1.0
     network: NetworkThreshold | None = None
     loaded: bool = False
-    cache: "_Cache" = field(default_factory=lambda: _Cache())
-
-
-class _Cache:
-    """The forward weight last computed. Copies and pickles of a model start without it."""
-
-    def __init__(self):
-        self.clear()
-
-    def clear(self):
-        self.key = self.value = None
-
-    def __deepcopy__(self, memo):
-        return _Cache()
-
-    def __reduce__(self):
-        return _Cache, ()
+    cache: ForwardWeightCache = field(default_factory=ForwardWeightCache)
 
 
 class TernaryLayer:
@@ -99,24 +84,22 @@ class TernaryLayer:
     def forward_weight(self) -> Tensor:
         """The weight that the forward pass uses, shape and dtype of ``weight``.
 
-        Computed once for each value of the latent weight, however often the layer is called: once
-        in evaluation, once a step in training. A layer that is called on several feature maps
-        gets one gradient, and one decay.
+        Computed once for each value of what it is derived from, however often the layer is called:
+        once in evaluation, once a step in training. A layer that is called on several feature maps
+        gets one gradient.
         """
         state = self.ternary
-        key = (
-            self.weight._version,
-            self.weight.data_ptr(),
-            None if self.scale is None else self.scale._version,
-            torch.is_grad_enabled() and self.weight.requires_grad,
-            self.training,
-            state.stage,
-            state.ratio,
-        )
-        if state.cache.key != key:
-            state.cache.value = self._compute_forward_weight()
-            state.cache.key = key
-        return state.cache.value
+        sources = [self.weight]
+        if self.scale is not None:
+            sources.append(self.scale)
+        if state.network is not None and state.stage is not Stage.FROZEN:
+            sources.append(state.network.of(self))
+        key = (self.weight.requires_grad, self.training, state.stage, state.ratio)
+        training = self.training and torch.is_grad_enabled()
+        value = state.cache.get(sources, key, training)
+        if value is None:
+            value = state.cache.put(self._compute_forward_weight(), sources, key, training)
+        return value
 
     def forget(self) -> None:
         """Drop all that is derived from the weights; called before each step of a training."""
@@ -193,8 +176,8 @@ class TernaryLayer:
             value = self.from_filters(value).to(self.weight.dtype)
 
         def weight_rule(grad):
-            # A step follows, and a fused optimizer's step leaves no trace in the weight's version.
-            self.ternary.cache.clear()
+            self.ternary.cache.clear()  # a step follows, and the memory can be had until then
+            self.ternary.decay.start(self.weight._version)
             with torch.autocast(grad.device.type, enabled=False):
                 latent_grad, scale_grad = rule(self.to_filters(grad).float())
             return self.from_filters(latent_grad).to(grad.dtype), scale_grad

@@ -9,12 +9,16 @@ from torch.autograd.function import once_differentiable
 
 from ..quantizers import Quantizer, dequantize, group_mean, group_sum
 from .schedule import Stage
+from .steps import optimizer_steps
 
 __all__ = ["Decay", "forward_weight", "substitute"]
 
 
 class Decay:
     """Decay of the refined straight-through estimator, as a term of the latent weight's gradient.
+
+    It is added once for each step, however many backward passes gather gradients for it; once more
+    where mixed precision gave up a step, which changes its loss scale.
 
     Args:
         strength: λ.
@@ -25,10 +29,20 @@ class Decay:
         self.strength = strength
         self.toward_codes = toward_codes
         self.loss_scale = 1.0  # of mixed precision: what the loss was multiplied by
+        self._is_due, self._last = True, None
+
+    def start(self, version: int) -> None:
+        """Called at the start of a backward pass through the layer.
+
+        Args:
+            version: of the latent weight, which a step in place counts up (not a fused one).
+        """
+        now = (optimizer_steps(), version, self.loss_scale)
+        self._is_due, self._last = now != self._last, now
 
     def add_to(self, grad: Tensor, latent: Tensor, forward: Tensor) -> Tensor:
         """``grad`` plus the decay; all ``(F, N)``."""
-        if self.strength == 0:
+        if self.strength == 0 or not self._is_due:
             return grad
         strength = self.strength * self.loss_scale
         grad = torch.add(grad, latent, alpha=strength)

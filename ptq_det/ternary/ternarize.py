@@ -19,7 +19,7 @@ from .layers import (
     TernaryLinear,
     TernaryState,
 )
-from .network_threshold import NetworkThreshold
+from .network_threshold import NetworkThreshold, forget_threshold
 from .straight_through import Decay
 
 __all__ = [
@@ -120,7 +120,7 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
         record.converted[name] = module.ternary.sparsity
         record.weights += module.weight.numel()
     if settings.threshold == "network":
-        _share_threshold([m for m in model.modules() if isinstance(m, TernaryLayer)], settings)
+        _share_threshold(model, settings)
     return record
 
 
@@ -132,6 +132,8 @@ def make_plain(model: nn.Module) -> None:
         if layer.ternary.plain is nn.Conv2d:  # what _convert gave it
             del layer.norm, layer.activation
         del layer.ternary, layer.scale
+    for module in model.modules():
+        _keep_threshold(module)
 
 
 def check_trained(model: nn.Module, cfg: CfgNode) -> None:
@@ -188,10 +190,19 @@ def _refuse_idle_overrides(settings: TernarySettings, names: list[str]) -> None:
             )
 
 
-def _share_threshold(layers: list[TernaryLayer], settings: TernarySettings) -> None:
+def _share_threshold(model: nn.Module, settings: TernarySettings) -> None:
+    layers = [module for module in model.modules() if isinstance(module, TernaryLayer)]
     shared = NetworkThreshold(layers, settings.sparsity)
     for layer in layers:
         layer.ternary.network = shared
+    _keep_threshold(model)
+    model.register_forward_pre_hook(forget_threshold)
+
+
+def _keep_threshold(model: nn.Module) -> None:
+    for key, hook in list(model._forward_pre_hooks.items()):
+        if hook is forget_threshold:
+            del model._forward_pre_hooks[key]
 
 
 def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> None:

@@ -1,0 +1,60 @@
+"""The forward weight that was last computed, and whether it still is the one."""
+
+import torch
+from torch import Tensor
+
+from .steps import optimizer_steps
+
+__all__ = ["ForwardWeightCache"]
+
+
+class ForwardWeightCache:
+    """Keeps a forward weight as long as what it was derived from stays as it is.
+
+    In training that is until a backward pass or an optimizer's step, or a change that PyTorch
+    counts, so that nothing is read back from a GPU. Otherwise a copy of what it was derived from is
+    compared: weights that are set through ``.data``, averages that are put in their place and
+    weights made in inference mode leave no other trace. Copies and pickles of a model start without
+    it.
+    """
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget it."""
+        self._key = self._sources = self._value = None
+
+    def get(self, sources: list[Tensor], key: tuple, training: bool) -> Tensor | None:
+        """The forward weight, or None where it has to be computed.
+
+        Args:
+            sources: what it is derived from.
+            key: of all else.
+            training: whether it is used to train.
+        """
+        key = self._whole_key(sources, key, training)
+        fits = self._value is not None and key == self._key
+        if fits and not training:
+            fits = all(map(torch.equal, sources, self._sources))
+        return self._value if fits else None
+
+    def put(self, value: Tensor, sources: list[Tensor], key: tuple, training: bool) -> Tensor:
+        """Keep a forward weight; arguments as of :meth:`get`."""
+        self._key, self._value = self._whole_key(sources, key, training), value
+        self._sources = None if training else [each.detach().clone() for each in sources]
+        return value
+
+    @staticmethod
+    def _whole_key(sources: list[Tensor], key: tuple, training: bool) -> tuple:
+        modes = (training, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        if not training:
+            return (*key, *modes, [(x.dtype, x.device, x.shape) for x in sources])
+        versions = [(x.data_ptr(), x._version) for x in sources]
+        return (*key, *modes, optimizer_steps(), versions)
+
+    def __deepcopy__(self, memo):
+        return ForwardWeightCache()
+
+    def __reduce__(self):
+        return ForwardWeightCache, ()
