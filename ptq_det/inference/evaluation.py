@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections import OrderedDict
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
@@ -22,6 +23,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..packing.container import PackedFileError, is_packed
+from ..packing.header import class_names
 from ..packing.packed_model import PackedModel
 from .loading import build_packed
 
@@ -70,7 +72,35 @@ def build_evaluator(
         )
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluators = [build(dataset_name, folder) for build in _EVALUATORS[kind]]
-    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+    evaluator = evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+    trained, tested = class_names(cfg), MetadataCatalog.get(dataset_name).get("thing_classes") or []
+    if trained == list(tested) or sorted(trained) != sorted(tested):
+        return evaluator
+    return _ByName(evaluator, [tested.index(name) for name in trained])
+
+
+class _ByName(DatasetEvaluator):
+    """Evaluates on a data set that numbers the classes otherwise than the training's.
+
+    Args:
+        evaluator: of the data set.
+        numbers: of the training's classes there, in the order of the training.
+    """
+
+    def __init__(self, evaluator: DatasetEvaluator, numbers: list[int]):
+        self._evaluator, self._numbers = evaluator, torch.tensor(numbers)
+
+    def reset(self):
+        self._evaluator.reset()
+
+    def process(self, inputs, outputs):
+        for output in outputs:
+            found = output["instances"]
+            found.pred_classes = self._numbers.to(found.pred_classes.device)[found.pred_classes]
+        self._evaluator.process(inputs, outputs)
+
+    def evaluate(self):
+        return self._evaluator.evaluate()
 
 
 def evaluate_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDict:

@@ -1,10 +1,12 @@
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import FPN
+from detectron2.structures import Instances
 
 from ptq_det.errors import InputError
+from ptq_det.inference import evaluation
 from ptq_det.inference.evaluation import (
     build_evaluator,
     load_for_evaluation,
@@ -17,6 +19,23 @@ from tests.inference.conftest import PICTURE
 def test_the_evaluator_follows_from_the_metadata(cfg):
     assert isinstance(build_evaluator(cfg, "few_val"), COCOEvaluator)
     assert isinstance(build_evaluator(cfg, "voc_2007_test"), PascalVOCDetectionEvaluator)
+
+
+def test_a_test_set_of_another_order_is_evaluated_by_name(cfg, monkeypatch):
+    DatasetCatalog.get("few_train")
+    names = list(MetadataCatalog.get("few_train").thing_classes)
+    seen = []
+
+    class Evaluator(DatasetEvaluator):
+        def process(self, inputs, outputs):
+            seen.extend(outputs[0]["instances"].pred_classes.tolist())
+
+    monkeypatch.setitem(evaluation._EVALUATORS, "seen", [lambda name, folder: Evaluator()])
+    for name, order in (("same_order", names), ("other_order", names[::-1])):
+        MetadataCatalog.get(name).set(evaluator_type="seen", thing_classes=order)
+        found = Instances((9, 9), pred_classes=torch.tensor([0, 1, 5]))
+        build_evaluator(cfg, name).process([{}], [{"instances": found}])
+    assert seen == [0, 1, 5, 5, 4, 0]
 
 
 def test_an_unknown_type_is_refused(cfg):

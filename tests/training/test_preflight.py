@@ -58,14 +58,21 @@ def test_classes_of_data_sets_and_model_agree(cfg):
     check_classes(cfg)
 
 
-def test_test_sets_number_their_classes_as_training_sets_do(cfg):
+def test_test_sets_have_the_classes_of_training_sets(cfg, caplog):
     check_classes(cfg)
     names = list(MetadataCatalog.get("few_train").thing_classes)
     for i, other in enumerate((names[::-1], [*names[:5], "moon"])):
         MetadataCatalog.get(f"other_{i}").thing_classes = other
-        cfg.DATASETS.TEST = (f"other_{i}",)
-        with pytest.raises(InputError, match=f"'few_train' and 'other_{i}' have other classes"):
-            check_classes(cfg)
+    refused = "'few_train' and 'other_{}' have other classes"
+    cfg.DATASETS.TEST = ("other_1",)
+    with pytest.raises(InputError, match=refused.format(1)):
+        check_classes(cfg)
+    cfg.DATASETS.TEST = ("other_0",)
+    check_classes(cfg)
+    assert "in another order" in caplog.text
+    cfg.DATASETS.TRAIN = ("few_train", "other_0")
+    with pytest.raises(InputError, match=refused.format(0)):
+        check_classes(cfg)
 
 
 def test_augmentation_that_an_architecture_lacks(cfg):
