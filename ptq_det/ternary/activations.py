@@ -1,5 +1,6 @@
 """Activations in k bits by PACT (arXiv 1805.06085), at the inputs of layers behind a ReLU."""
 
+import math
 from functools import partial
 
 import torch
@@ -58,6 +59,7 @@ class PACT(nn.Module):
         self.bits = bits
         self.clip = nn.Parameter(torch.zeros((), device=device))
         self._started = False  # asking the parameter at every call would wait for a GPU
+        self._watched: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self._started = self._started or float(self.clip.detach()) > 0
@@ -66,7 +68,23 @@ class PACT(nn.Module):
                 return x
             self.start(x.detach())
             self._started = True
+        if self._watched is not None:
+            self._watched.append(x.detach().isfinite().all())
         return quantize_activation(x, self.clip, self.bits)
+
+    def watch(self) -> None:
+        """Note from now on whether inputs are finite, until :meth:`trouble` is asked."""
+        self._watched = []
+
+    def trouble(self) -> str | None:
+        """What makes its outputs useless, or None: inputs seen since :meth:`watch`, or the clip."""
+        watched, self._watched = self._watched, None
+        if watched and not bool(torch.stack(watched).all()):
+            return "its inputs are not finite"
+        clip = float(self.clip.detach())
+        if self._started and not 0 < clip < math.inf:
+            return f"the clip of its inputs has become {clip:g}"
+        return None
 
     @torch.no_grad()
     def start(self, x: Tensor) -> None:

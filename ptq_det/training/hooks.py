@@ -15,6 +15,7 @@ from ..data.loader import build_resumable_train_loader
 from ..errors import InputError
 from ..files import replacing
 from ..settings import TernarySettings
+from ..ternary.activations import PACT
 from ..ternary.norms import find_norms, fold_norms
 from ..ternary.schedule import Stage, pruning_ratio, stage_at
 from ..ternary.statistics import TernaryStatistics
@@ -80,15 +81,35 @@ class PTQHook(HookBase):
             layer.forget()
         if stage is not self._stage:
             self._enter(stage)
+        if self._measures():
+            for pact in self._pacts().values():
+                pact.watch()
 
     def after_step(self):
-        next_iter = self.trainer.iter + 1
-        if comm.is_main_process() and (
-            next_iter % self.period == 0 or next_iter == self.trainer.max_iter
-        ):
+        if not self._measures():
+            return
+        self._refuse_useless_activations()
+        if comm.is_main_process():
             measured = self._log()
-            if next_iter == self.trainer.max_iter:
+            if self.trainer.iter + 1 == self.trainer.max_iter:
                 self._write(measured)
+
+    def _measures(self) -> bool:
+        next_iter = self.trainer.iter + 1
+        return next_iter % self.period == 0 or next_iter == self.trainer.max_iter
+
+    def _pacts(self) -> dict[str, PACT]:
+        return {n: layer.pact for n, layer in self._layers.items() if hasattr(layer, "pact")}
+
+    def _refuse_useless_activations(self) -> None:
+        troubles = {name: pact.trouble() for name, pact in self._pacts().items()}
+        found = [f"{name}: {what}" for name, what in troubles.items() if what]
+        if found:
+            raise InputError(
+                f"activations of {len(found)} layers are useless at iteration {self.trainer.iter} "
+                f"({found[0]}). Start again with a lower SOLVER.BASE_LR, more "
+                "TERNARY.ACTIVATION_BITS or SOLVER.CLIP_GRADIENTS.ENABLED True"
+            )
 
     def _enter(self, stage: Stage) -> None:
         self._stage = stage

@@ -197,3 +197,26 @@ def test_a_network_threshold_follows_a_fused_optimizer_s_steps(cfg):
     trainer.train()
     assert all(held == computed for held, computed in seen)
     assert len({held for held, _ in seen}) > 1
+
+
+@pytest.mark.parametrize("kind", ["clip at 0", "clip not finite", "inputs not finite"])
+def test_useless_activations_end_the_training_with_the_layer_s_name(cfg, kind):
+    cfg.TERNARY.ACTIVATION_BITS = 4
+    trainer = TernaryTrainer(cfg)
+    hook = PTQHook(cfg, period=2)
+    hook.trainer, hook._layers = trainer, ternary_layers(trainer.model)
+    trainer.iter, x = 0, torch.rand(3, 32)
+    pact = hook._layers["roi_heads.box_head.fc2"].pact.train()
+    pact(x)
+    hook.after_step()  # between two measurements
+    trainer.iter = 1
+    hook.before_step()
+    pact(x)
+    hook._refuse_useless_activations()
+    hook.before_step()
+    with torch.no_grad():
+        pact.clip.fill_({"clip at 0": -0.1, "clip not finite": torch.nan}.get(kind, 1.0))
+    pact(x / 0 if kind == "inputs not finite" else x)
+    message = r"activations of 1 layers .* iteration 1 \(roi_heads\.box_head\.fc2: .*BASE_LR"
+    with pytest.raises(InputError, match=message):
+        hook.after_step()
