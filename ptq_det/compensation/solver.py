@@ -20,6 +20,7 @@ __all__ = ["Compensated", "InputMoments", "compensate", "make_good"]
 
 _DAMPING = 0.1  # of the mean variance of the inputs, added to each
 _LOST_DAMPING = (0.1, 1.0, 10.0)  # the same, to choose from, for what inputs lack
+_ATTEMPTS = 6  # to find a damping, each ten times the one before
 _BLOCK = 128  # weights of a filter between two updates of all that follow
 _PASSES = 4  # to find the threshold that gives the sparsity
 
@@ -117,10 +118,9 @@ def make_good(weight: Tensor, fit: InputMoments, held: InputMoments, centered: b
 
 
 def _change(weight: Tensor, inputs: InputMoments, share: float, centered: bool) -> Tensor:
-    damped = inputs.matrix(centered)
-    damped.diagonal().add_(_damping(damped, share))
+    moments = inputs.matrix(centered)
     wanted = weight @ inputs.lost_matrix(centered)
-    return torch.cholesky_solve(wanted.T, torch.linalg.cholesky(damped)).T
+    return torch.cholesky_solve(wanted.T, _factor(moments, share)).T
 
 
 @dataclass(frozen=True)
@@ -214,14 +214,30 @@ def _inverse_factor(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Columns by falling variance, and in their order U of H⁻¹ = UᵀU, H the damped moments."""
     variance = moments.diagonal()
     order = variance.argsort(descending=True)
-    damped = moments[order][:, order]
-    damped.diagonal().add_(_damping(moments, _DAMPING))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    inverse = torch.cholesky_inverse(_factor(moments[order][:, order], _DAMPING))
     return order, torch.linalg.cholesky(inverse, upper=True)
 
 
+def _factor(moments: Tensor, share: float) -> Tensor:
+    """Cholesky factor of damped moments; the damping grows until there is one.
+
+    Inputs far from zero mean leave moments about the mean that rounding has made indefinite.
+
+    Raises:
+        torch.linalg.LinAlgError: there is none, as of moments that are not finite.
+    """
+    least = max(0.0, -float(moments.diagonal().min()))
+    for attempt in range(_ATTEMPTS):
+        damped = moments.clone()
+        damped.diagonal().add_(least + _damping(moments, share) * 10.0**attempt)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if not failed and bool(factor.isfinite().all()):
+            return factor
+    raise torch.linalg.LinAlgError("the moments of the inputs have no Cholesky factor")
+
+
 def _damping(moments: Tensor, share: float) -> float:
-    return float(share * moments.diagonal().mean()) or 1.0
+    return float(share * moments.diagonal().abs().mean()) or 1.0
 
 
 def _one_pass(rest: Tensor, factor: Tensor, limit: Tensor, scale: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import nn
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..ternary.layers import TernaryLayer
 from ..ternary.ternarize import make_plain, ternary_layers, unwrap
 from .inputs import LayerInputs, column_groups, is_transposed
@@ -37,6 +38,9 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
             place.
         batches: of training pictures.
         count: number of them to use.
+
+    Raises:
+        InputError: the inputs of a layer are not finite, or not to be worked with.
     """
     layers = {
         name: layer
@@ -52,7 +56,7 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
         moments = _moments({name: layers[name] for name in names}, inputs, calls)
         for name in names:
             if any(each.count for each in moments[name][0]):  # pictures reached it
-                errors.append(_compensate_layer(layers[name], moments.pop(name)))
+                errors.append(_compensated(name, layers[name], moments.pop(name)))
             _take_over(current.get_submodule(name), layers[name])
             progress.update()
     progress.close()
@@ -62,6 +66,21 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
         len(errors),
         before,
         after,
+    )
+
+
+def _compensated(name: str, layer: TernaryLayer, moments: list[_Moments]) -> tuple[float, float]:
+    sums = itertools.chain(*(each.tensors() for pair in moments for each in pair))
+    what = "are not finite"
+    if all(bool(each.isfinite().all()) for each in sums):
+        try:
+            return _compensate_layer(layer, moments)
+        except torch.linalg.LinAlgError:
+            what = "are too far from zero mean"
+    raise InputError(
+        f"the inputs of {name} {what}, so that its error cannot be compensated. Look for weights "
+        f"or pictures that hold no numbers, keep the layer in float (TERNARY.SKIP {name!r}), or "
+        "set TERNARY.COMPENSATION 0"
     )
 
 

@@ -150,3 +150,19 @@ def test_inputs_and_filters_of_zeros():
     assert found.latent.isfinite().all()
     nothing = compensate(torch.zeros(8, 12), columns, [torch.zeros(6, 6)] * 2, 0.5, PTQ())
     assert nothing.latent.eq(0).all() and nothing.error == 0
+
+
+@pytest.mark.parametrize("offset", [300.0, 3000.0, 1e5])
+def test_inputs_far_from_zero_mean(offset):
+    """Rounding leaves moments about the mean that are not positive definite."""
+    x = torch.randn(2000, 40) + offset
+    weight = torch.randn(8, 40)
+    found = compensate(weight, [torch.arange(40)], [moments_of(x)], 0.5, PTQ())
+    assert found.latent.isfinite().all() and int((PTQ().codes(found.latent, 0.5) == 0).sum()) == 160
+
+
+def test_moments_that_are_not_finite_have_no_factor():
+    with pytest.raises(torch.linalg.LinAlgError):
+        compensate(
+            torch.randn(4, 6), [torch.arange(6)], [torch.full((6, 6), torch.nan)], 0.5, PTQ()
+        )

@@ -11,6 +11,7 @@ from ptq_det.compensation.inputs import _samples, column_groups
 from ptq_det.compensation.solver import InputMoments
 from ptq_det.compensation.whole_model import _compensate_layer, compensate_model
 from ptq_det.data.loader import build_resumable_train_loader
+from ptq_det.errors import InputError
 from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import ternary_layers
 
@@ -129,3 +130,13 @@ def test_without_iterations_there_is_nothing_to_do(cfg):
     compensate_model(model, [], 0)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_inputs_that_are_not_finite_are_said_with_the_layer_s_name(cfg):
+    model = build_model(cfg)
+    ternarize(model, cfg)
+    with torch.no_grad():
+        model.roi_heads.box_head.fc1.bias.fill_(torch.inf)
+    batches = itertools.islice(build_resumable_train_loader(cfg), 4)
+    with pytest.raises(InputError, match=r"inputs of roi_heads\.box_head\.fc2 are not finite"):
+        compensate_model(model, batches, 4)
