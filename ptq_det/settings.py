@@ -98,6 +98,9 @@ class TernarySettings:
         values["options"] = {
             name: node.get(name.upper(), option.default) for name, option in options.items()
         }
+        for name, what in (("skip", "name patterns"), ("sparsity_overrides", "pairs")):
+            is_list = isinstance(values[name], (list, tuple))
+            _require(name, values[name], is_list, f"a list of {what}")
         values["skip"] = tuple(values["skip"])
         values["sparsity_overrides"] = tuple(map(_pair, values["sparsity_overrides"]))
         return cls(**values)

@@ -29,6 +29,7 @@ from ptq_det.training.preflight import (
     check_data,
     check_datasets,
     check_device,
+    check_output,
     check_weights,
     find_config_file,
     read_config,
@@ -43,6 +44,7 @@ def setup(args):
     check_device(cfg)
     if not args.eval_only:
         check_batch(cfg, args.num_gpus * args.num_machines)
+        check_output(cfg)
     names = [*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
     check_datasets(names)
     check_data(cfg, not args.eval_only)

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import tempfile
 
 import torch
 import yaml
@@ -23,6 +24,7 @@ __all__ = [
     "check_data",
     "check_datasets",
     "check_device",
+    "check_output",
     "check_weights",
     "find_config_file",
     "read_config",
@@ -210,6 +212,26 @@ def check_augmentation(cfg: CfgNode) -> None:
             "TEST.AUG.ENABLED is True, but Detectron2 has test-time augmentation for "
             f"GeneralizedRCNN alone, not for {cfg.MODEL.META_ARCHITECTURE}; set it False"
         )
+
+
+def check_output(cfg: CfgNode) -> None:
+    """Raise :class:`InputError` if there is nothing to train, or nowhere to write it to."""
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise InputError(
+            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, so nothing is trained; set it above 0, or "
+            "evaluate with --eval-only"
+        )
+    if "://" in cfg.OUTPUT_DIR:
+        return
+    try:
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cfg.OUTPUT_DIR):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written to ({error}); set it to a folder "
+            "that can"
+        ) from error
 
 
 def check_weights(path: str) -> None:

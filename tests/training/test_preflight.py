@@ -12,6 +12,7 @@ from ptq_det.training.preflight import (
     check_data,
     check_datasets,
     check_device,
+    check_output,
     check_weights,
     find_config_file,
     read_config,
@@ -137,3 +138,14 @@ def test_data_are_looked_through(cfg, tmp_path):
     cfg.DATASETS.TEST = ("few_wrong",)
     with pytest.raises(InputError, match=r"\.png: it is 128 × 128 pixels .* and 999 × 128"):
         check_data(cfg, training=False)
+
+
+def test_there_is_something_to_train_and_a_place_for_it(cfg, tmp_path):
+    check_output(cfg)
+    (tmp_path / "file").write_text("")
+    cfg.OUTPUT_DIR = str(tmp_path / "file")
+    with pytest.raises(InputError, match=r"OUTPUT_DIR '.*file' cannot be written to"):
+        check_output(cfg)
+    cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER = str(tmp_path), 0
+    with pytest.raises(InputError, match=r"MAX_ITER is 0.*--eval-only"):
+        check_output(cfg)
