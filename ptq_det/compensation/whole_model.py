@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..ternary.layers import TernaryLayer
 from ..ternary.ternarize import make_plain, ternary_layers, unwrap
 from .inputs import LayerInputs, column_groups, is_transposed
-from .solver import InputMoments, compensate, make_good
+from .moments import InputMoments
+from .solver import compensate, make_good
 
 __all__ = ["compensate_model"]
 

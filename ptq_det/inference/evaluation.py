@@ -1,6 +1,7 @@
 """Evaluators, test-time augmentation and the packed models that are evaluated."""
 
 import dataclasses
+import logging
 import os
 from collections import OrderedDict
 
@@ -76,6 +77,13 @@ def build_evaluator(
     trained, tested = class_names(cfg), MetadataCatalog.get(dataset_name).get("thing_classes") or []
     if trained == list(tested) or sorted(trained) != sorted(tested):
         return evaluator
+    logging.getLogger("ptq_det").warning(
+        "%s has the classes in another order (%s) than the training had (%s); they are evaluated "
+        "by their names",
+        dataset_name,
+        ", ".join(tested[:8]),
+        ", ".join(trained[:8]),
+    )
     return _ByName(evaluator, [tested.index(name) for name in trained])
 
 

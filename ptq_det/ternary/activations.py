@@ -67,7 +67,6 @@ class PACT(nn.Module):
             if not self.training:
                 return x
             self.start(x.detach())
-            self._started = True
         if self._watched is not None:
             self._watched.append(x.detach().isfinite().all())
         return quantize_activation(x, self.clip, self.bits)
@@ -97,6 +96,7 @@ class PACT(nn.Module):
             found = float(clips[torch.stack(errors).argmin()])
         every = [clip for clip in comm.all_gather(found) if clip > 0] or [1.0]
         self.clip.fill_(sum(every) / len(every))
+        self._started = True
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         absent = prefix + "clip" not in state_dict

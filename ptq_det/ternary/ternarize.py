@@ -133,7 +133,7 @@ def make_plain(model: nn.Module) -> None:
             del layer.norm, layer.activation
         del layer.ternary, layer.scale
     for module in model.modules():
-        _keep_threshold(module)
+        _stop_forgetting(module)
 
 
 def check_trained(model: nn.Module, cfg: CfgNode) -> None:
@@ -195,11 +195,11 @@ def _share_threshold(model: nn.Module, settings: TernarySettings) -> None:
     shared = NetworkThreshold(layers, settings.sparsity)
     for layer in layers:
         layer.ternary.network = shared
-    _keep_threshold(model)
+    _stop_forgetting(model)
     model.register_forward_pre_hook(forget_threshold)
 
 
-def _keep_threshold(model: nn.Module) -> None:
+def _stop_forgetting(model: nn.Module) -> None:
     for key, hook in list(model._forward_pre_hooks.items()):
         if hook is forget_threshold:
             del model._forward_pre_hooks[key]

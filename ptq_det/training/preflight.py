@@ -1,7 +1,6 @@
 """Checks of what a user names in a config, before any work is done."""
 
 import difflib
-import logging
 import os
 import tempfile
 
@@ -31,7 +30,6 @@ __all__ = [
 ]
 
 
-_logger = logging.getLogger("ptq_det")
 _SHOWN = 20  # lines of a message
 
 
@@ -161,7 +159,7 @@ def check_classes(cfg: CfgNode, training: bool = True) -> None:
 
     Raises:
         InputError: another number or names of classes, or, among training sets, another order. A
-            test set of another order is evaluated by the names, which the log says.
+            test set of another order is evaluated by the names.
     """
     expected = number_of_classes(cfg)
     names = [*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST]
@@ -179,17 +177,9 @@ def check_classes(cfg: CfgNode, training: bool = True) -> None:
         if first is None:
             first = (name, classes)
         elif classes != first[1]:
-            only_order = sorted(classes) == sorted(first[1])
-            if only_order and not (training and name in cfg.DATASETS.TRAIN):
-                _logger.warning(
-                    "data set %r has the classes of %r in another order (%s, not %s); it is "
-                    "evaluated by their names",
-                    name,
-                    first[0],
-                    classes[:8],
-                    first[1][:8],
-                )
-                continue
+            is_test = not training or name not in cfg.DATASETS.TRAIN
+            if is_test and sorted(classes) == sorted(first[1]):
+                continue  # evaluated by their names
             raise InputError(
                 f"data sets {first[0]!r} and {name!r} have other classes, or number them "
                 f"otherwise: {first[1][:8]} and {classes[:8]}. Give both the same list of "

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ptq_det.compensation.moments import InputMoments
 from ptq_det.compensation.solver import (
-    InputMoments,
     _inverse_factor,
     _one_pass,
     compensate,

@@ -8,7 +8,7 @@ from torch import nn
 
 from ptq_det import TernaryTrainer, ternarize
 from ptq_det.compensation.inputs import _samples, column_groups
-from ptq_det.compensation.solver import InputMoments
+from ptq_det.compensation.moments import InputMoments
 from ptq_det.compensation.whole_model import _compensate_layer, compensate_model
 from ptq_det.data.loader import build_resumable_train_loader
 from ptq_det.errors import InputError

@@ -59,7 +59,7 @@ def test_classes_of_data_sets_and_model_agree(cfg):
     check_classes(cfg)
 
 
-def test_test_sets_have_the_classes_of_training_sets(cfg, caplog):
+def test_test_sets_have_the_classes_of_training_sets(cfg):
     check_classes(cfg)
     names = list(MetadataCatalog.get("few_train").thing_classes)
     for i, other in enumerate((names[::-1], [*names[:5], "moon"])):
@@ -70,7 +70,6 @@ def test_test_sets_have_the_classes_of_training_sets(cfg, caplog):
         check_classes(cfg)
     cfg.DATASETS.TEST = ("other_0",)
     check_classes(cfg)
-    assert "in another order" in caplog.text
     cfg.DATASETS.TRAIN = ("few_train", "other_0")
     with pytest.raises(InputError, match=refused.format(0)):
         check_classes(cfg)
