@@ -34,6 +34,7 @@ from ptq_det.training.preflight import (
     find_config_file,
     read_config,
 )
+from ptq_det.training.processes import leave_process_group
 
 
 def setup(args):
@@ -99,12 +100,14 @@ def run(args, cfg):
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ptq_det")
     try:
-        return (evaluate if args.eval_only else train)(cfg, args.resume)
+        results = (evaluate if args.eval_only else train)(cfg, args.resume)
     except InputError as error:
         if not comm.is_main_process():
             time.sleep(60)  # the first process says it for all, and ends them
         print(f"\nerror: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    leave_process_group()
+    return results
 
 
 def main():

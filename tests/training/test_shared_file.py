@@ -3,6 +3,7 @@ import os
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from ptq_det.training.processes import leave_process_group
 from ptq_det.training.shared_file import from_main_process
 
 
@@ -22,6 +23,7 @@ def _read(folder):
         held = file.read()
     with open(os.path.join(folder, f"{comm.get_rank()}.txt"), "w") as file:
         file.write(f"{held!r} {here == path} {os.path.exists(here)}")
+    leave_process_group()
 
 
 def test_processes_without_a_shared_disk_get_the_first_one_s_bytes(tmp_path):

@@ -12,6 +12,7 @@ from ptq_det import PTQHook, TernaryTrainer
 from ptq_det.packing.container import Container
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.ternarize import ternary_layers
+from ptq_det.training.processes import leave_process_group
 
 
 class Killed(Exception):
@@ -122,6 +123,7 @@ def register_and_train(cfg, folder, pictures):
     annotations = f"{pictures}/annotations/train.json"
     register_coco_instances("few_train", {}, annotations, f"{pictures}/train")
     train_one_rank(cfg, folder)
+    leave_process_group()
 
 
 def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures):
