@@ -1,10 +1,21 @@
 """The config node ``TERNARY``."""
 
+import yaml
 from detectron2.config import CfgNode as CN
 
 from .quantizers import all_options
 
-__all__ = ["add_ternary_config"]
+__all__ = ["MERGE_ERRORS", "add_ternary_config"]
+
+# What YAML and yacs raise for a file, a key or a value that does not fit a config.
+MERGE_ERRORS = (
+    AssertionError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    yaml.YAMLError,
+)
 
 
 def add_ternary_config(cfg: CN) -> None:
@@ -49,11 +60,12 @@ def _add_keys(cfg: CN) -> None:
         "*bottom_up.features.0.*",  # the same of MobileNetV2
         "*rpn_head.objectness_logits",
         "*rpn_head.anchor_deltas",
-        "*box_predictor*",
-        "*mask_head.predictor",
+        "*predictor*",  # boxes, masks, semantic and panoptic segmentation, PointRend's points
+        "*head.prediction",  # PointRend's coarse masks
         "*keypoint_head.score_lowres",
-        "head.cls_score",  # RetinaNet
+        "head.cls_score",  # RetinaNet and FCOS
         "head.bbox_pred",
+        "head.ctrness",
     ]
 
     # Refuse to train where a ternary layer's weights were not loaded, and to pack, calibrate or

@@ -21,6 +21,8 @@ _CHOICES = {
     "float_layers": ("int8", "float16"),
     "activation_bits": (0, 2, 3, 4, 5, 6, 7, 8),
 }
+_MOST_ZEROS = 0.99  # beyond it whole filters, and small layers, are empty
+_SPARSITIES = f"sparsities from 0 to {_MOST_ZEROS}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class TernarySettings:
             cfg.defrost()
             add_ternary_config(cfg)
         node, options = cfg.TERNARY, all_options()
+        if not isinstance(node, CfgNode):
+            raise InputError(f"TERNARY is {node!r}; it has keys of its own, e.g. TERNARY.ENABLED")
         own = {field.name for field in fields(cls)} - {"options"}
         taken = sorted(own & set(options))
         if taken:
@@ -93,6 +97,12 @@ class TernarySettings:
         if unknown:
             raise InputError(
                 f"TERNARY.{unknown[0]} is not a key; the keys are {', '.join(sorted(known))}"
+            )
+        missing = sorted({name.upper() for name in own} - set(node))
+        if missing:
+            raise InputError(
+                f"the node TERNARY lacks {', '.join(missing)}; call add_ternary_config(cfg) before "
+                "anything is merged into the config, and set single keys of the node alone"
             )
         values = {name: node[name.upper()] for name in own}
         values["options"] = {
@@ -117,9 +127,9 @@ class TernarySettings:
             value = self.options[name]
             _require(name, value, option.allows(value), option.allowed())
         quantizer = self.build_quantizer()
-        _require("sparsity", self.sparsity, _is_sparsity(self.sparsity), "a number in [0, 1)")
+        _require("sparsity", self.sparsity, _is_sparsity(self.sparsity), _SPARSITIES)
         for pair in self.sparsity_overrides:
-            _require("sparsity_overrides", pair, _is_sparsity(pair[1]), "sparsities in [0, 1)")
+            _require("sparsity_overrides", pair, _is_sparsity(pair[1]), _SPARSITIES)
         for name in ("decay", "distillation"):
             value = getattr(self, name)
             _require(name, value, _is_number(value) and value >= 0, "at least 0")
@@ -205,7 +215,7 @@ def _is_number(value) -> bool:
 
 
 def _is_sparsity(value) -> bool:
-    return _is_number(value) and 0 <= value < 1
+    return _is_number(value) and 0 <= value <= _MOST_ZEROS
 
 
 def _either(allowed: tuple) -> str:

@@ -19,13 +19,15 @@ def config(**values) -> CfgNode:
     ("key", "value", "allowed"),
     [
         ("QUANTIZER", "ptq", '"PTQ"'),
-        ("SPARSITY", 1.0, "[0, 1)"),
-        ("SPARSITY", -0.1, "[0, 1)"),
-        ("SPARSITY", float("nan"), "[0, 1)"),
-        ("SPARSITY", "0.8", "[0, 1)"),
-        ("SPARSITY_OVERRIDES", [["fc1", 2.0]], "[0, 1)"),
+        ("SPARSITY", 1.0, "from 0 to 0.99"),
+        ("SPARSITY", 0.9999, "from 0 to 0.99"),
+        ("SPARSITY", -0.1, "from 0 to 0.99"),
+        ("SPARSITY", float("nan"), "from 0 to 0.99"),
+        ("SPARSITY", "0.8", "from 0 to 0.99"),
+        ("SPARSITY_OVERRIDES", [["fc1", 2.0]], "from 0 to 0.99"),
         ("SPARSITY_OVERRIDES", ["fc1"], "pairs"),
         ("SPARSITY_OVERRIDES", [["fc1", 0.5, 1]], "pairs"),
+        ("SPARSITY_OVERRIDES", [[["fc1", 0.5]]], "pairs"),
         ("SPARSITY_OVERRIDES", 5, "a list of pairs"),
         ("SKIP", [3], "name patterns"),
         ("SKIP", "*res2*", "a list of name patterns"),
@@ -52,13 +54,24 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, a
         TernarySettings.from_cfg(config(**{key: value}))
     message = str(error.value)
     assert f"TERNARY.{key} is " in message and allowed in message
-    shown = value[0] if isinstance(value, list) else value
-    assert (shown[0] if isinstance(shown, list) else repr(shown)) in message
+    while isinstance(value, list):
+        value = value[0]
+    assert str(value) in message
 
 
 def test_an_unknown_key_is_refused():
     with pytest.raises(InputError, match=r"TERNARY\.SPARSTY is not a key.*SPARSITY"):
         TernarySettings.from_cfg(config(SPARSTY=0.5))
+
+
+def test_a_part_of_a_node_is_refused():
+    cfg = get_cfg()
+    cfg.TERNARY = CfgNode({"ENABLED": True})
+    with pytest.raises(InputError, match=r"lacks ACTIVATION_BITS, .*add_ternary_config"):
+        TernarySettings.from_cfg(cfg)
+    cfg.TERNARY = True
+    with pytest.raises(InputError, match="TERNARY is True; it has keys of its own"):
+        TernarySettings.from_cfg(cfg)
 
 
 def test_codes_cannot_be_frozen_before_they_are_there():

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode, get_cfg
 from safetensors.torch import load_file
 from torch import nn
 
-from ..config import add_ternary_config
+from ..config import MERGE_ERRORS, add_ternary_config
 from ..errors import InputError
 from ..packing.architecture import Architecture
 
@@ -29,7 +29,7 @@ def classifier_config(name: str, overrides: list[str] | None = None) -> CfgNode:
     cfg.TERNARY.SKIP = [NETWORKS[name]]
     try:
         cfg.merge_from_list(overrides or [])
-    except (AssertionError, KeyError, ValueError) as error:  # of yacs
+    except MERGE_ERRORS as error:
         raise InputError(f"an override: {error}") from error
     return cfg
 

@@ -30,7 +30,7 @@ class PackedFileError(InputError):
     """A file is no packed model that this version can read; the message names file and reason."""
 
     def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(f"{os.fspath(path)}: {reason}")
+        super().__init__(f"{os.fspath(path) or 'the packed model'}: {reason}")
 
 
 @dataclass

@@ -21,6 +21,7 @@ from .container import Container, PackedFileError
 from .header import Header, class_names
 from .model_config import config_text, merge_config
 from .names import PARTS
+from .outputs import check_outputs
 from .pack_layer import other_tensors, pack_layers
 from .packed_layer import PackedLayer
 from .skeleton import bias_of, build_skeleton, fill_layer
@@ -44,7 +45,8 @@ def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
         path: file to write; by convention its name ends in ``.safetensors``.
 
     Raises:
-        InputError: the model has no ternary layers.
+        InputError: the model has no ternary layers, or its config builds another one, or what the
+            file would compute is not what the model does.
         OSError: the file cannot be written; a file that was there before is left as it was.
     """
     PackedModel.of(model, cfg).write(path)
@@ -97,7 +99,10 @@ class PackedModel:
     def of(
         cls, model: nn.Module, cfg: CfgNode, architecture: Architecture | None = None
     ) -> "PackedModel":
-        """The packed form of a model; ``cfg`` and errors as :func:`pack_model` has them."""
+        """The packed form of a model; ``cfg`` and errors as :func:`pack_model` has them.
+
+        It is built again and compared with the model: what it computes is what the model does.
+        """
         model = unwrap(model)
         if not ternary_layers(model):
             raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
@@ -108,9 +113,14 @@ class PackedModel:
         for module, training in modes:
             module.training = training
         others = other_tensors(model, layers)
-        if not architecture.is_detector:
-            return cls(layers, others, "{}", architecture)
-        return cls(layers, others, config_text(cfg), architecture, class_names(cfg), base=cfg)
+        if architecture.is_detector:
+            text, classes = config_text(cfg), class_names(cfg)
+            packed = cls(layers, others, text, architecture, classes, base=cfg)
+        else:
+            packed = cls(layers, others, "{}", architecture)
+        packed.check()
+        check_outputs(model, layers, packed.build("cpu"), architecture)
+        return packed
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file; it appears when it is whole.

@@ -7,9 +7,10 @@ from ..ternary.layers import TernaryLayer
 from ..ternary.norms import norm_factor_and_shift
 from ..ternary.ternarize import unwrap
 from .pack_layer import pack_layers
+from .packed_layer import PackedLayer
 from .skeleton import bias_of
 
-__all__ = ["round_to_packed"]
+__all__ = ["give_packed_values", "round_to_packed"]
 
 
 @torch.no_grad()
@@ -22,21 +23,31 @@ def round_to_packed(model: nn.Module, float_layers: str) -> None:
     """
     model = unwrap(model)
     modules = dict(model.named_modules())
-    for name, packed in pack_layers(model, float_layers).items():
+
+    def keeps_its_values(module) -> bool:
+        quantizer = module.ternary.quantizer if isinstance(module, TernaryLayer) else None
+        return quantizer is None or (quantizer.by_filter and quantizer.signs == 1)
+
+    layers = pack_layers(model, float_layers)
+    give_packed_values(model, {n: x for n, x in layers.items() if keeps_its_values(modules[n])})
+
+
+@torch.no_grad()
+def give_packed_values(model: nn.Module, layers: dict[str, PackedLayer]) -> None:
+    """Give layers, in place, the weights and biases that their packed forms hold.
+
+    A norm keeps its statistics and its scale; filters whose norm multiplies by 0 are left.
+    """
+    modules = dict(model.named_modules())
+    for name, packed in layers.items():
         module = modules[name]
-        if isinstance(module, TernaryLayer):
-            quantizer = module.ternary.quantizer
-            if not quantizer.by_filter or quantizer.signs > 1:
-                continue
         norm = modules.get(packed.norm)
         weight, bias = torch.from_numpy(packed.weight()), bias_of(packed)
         if norm is not None:
             factor, shift = norm_factor_and_shift(norm)
-            if bool((factor == 0).any()):
-                continue
             dim = 1 if packed.groups is not None else 0
-            view = [-1 if d == dim else 1 for d in range(weight.dim())]
-            weight = weight.double() / factor.cpu().reshape(view)
+            divisor = factor.cpu().reshape([-1 if d == dim else 1 for d in range(weight.dim())])
+            weight = torch.where(divisor == 0, module.weight.cpu().double(), weight / divisor)
             own = 0.0 if module.bias is None else module.bias.double() * factor
             norm.bias.copy_(norm.bias + (bias.to(factor.device) - own - shift))
         elif bias is not None:

@@ -111,7 +111,8 @@ def fold_norms(model: nn.Module) -> None:
     """Multiply norms into the weights of the layers whose quantizer asks for it, in place.
 
     The norm is left with a shift only (γ = 1, μ = 0, σ² = 1 − ε), under its own keys; a second
-    call does nothing. A norm that is trained on the statistics of its batches is left as it is.
+    call does nothing. A norm that is trained on the statistics of its batches is left as it is, and
+    so is one behind codes that are fixed: with other scales they would be rounded again.
     """
     modules = dict(model.named_modules())
     for name, norm_name in find_norms(model).items():
@@ -121,7 +122,8 @@ def fold_norms(model: nn.Module) -> None:
         live = norm.training and not isinstance(norm, FrozenBatchNorm2d)
         factor, shift = norm_factor_and_shift(norm)
         only_shifts = (factor - 1).abs().max() < _ONE and not norm.running_mean.any()
-        if live or only_shifts:
+        fixed = layer.ternary.quantizer.is_quantized(layer.to_filters(layer.weight).float())
+        if live or only_shifts or fixed:
             continue
         filters = layer.to_filters(layer.weight).double() * factor.unsqueeze(1)
         layer.weight.copy_(layer.from_filters(filters))

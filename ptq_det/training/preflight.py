@@ -5,7 +5,6 @@ import os
 import tempfile
 
 import torch
-import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -67,7 +66,7 @@ def read_config(path: str, overrides: list[str]) -> CfgNode:
     try:
         cfg.merge_from_file(path)
         cfg.merge_from_list(overrides)
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:  # of yacs and YAML
+    except MERGE_ERRORS as error:
         raise InputError(f"{path} or an override: {error}") from error
     return cfg
 

@@ -114,3 +114,16 @@ def test_a_layer_under_two_names_is_packed_once(cfg):
     assert set(layers) == {"a.0"}
     assert set(other_tensors(model, layers)) == {"a.1.weight", "a.1.bias"}
     assert first_names(model)("b.weight") == "a.0.weight"
+
+
+def test_modules_with_other_parameters_are_kept(cfg):
+    class Gated(nn.Conv2d):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.gate = nn.Parameter(torch.randn(3))
+
+    model = nn.Sequential(nn.Linear(6, 4), Gated(2, 2, 1))
+    ternarize(model, cfg)
+    layers = pack_layers(model.eval(), "int8")
+    assert set(layers) == {"0"}
+    assert set(other_tensors(model, layers)) == {"1.weight", "1.bias", "1.gate"}

@@ -6,7 +6,6 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
-from torch import nn
 
 from ptq_det import load_packed, pack_model, packed_config, ternarize
 from ptq_det.errors import InputError
@@ -196,19 +195,6 @@ def test_contents_that_contradict_each_other_are_refused(name, file):
     container.write(file)
     with pytest.raises(PackedFileError, match=r"model\.safetensors"):
         load_packed(file)
-
-
-def test_modules_with_other_parameters_are_kept(cfg, tmp_path, monkeypatch):
-    class Gated(nn.Conv2d):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.gate = nn.Parameter(torch.randn(3))
-
-    model = nn.Sequential(nn.Linear(6, 4), Gated(2, 2, 1))
-    ternarize(model, cfg)
-    packed = PackedModel.of(model, cfg)
-    assert set(packed.layers) == {"0"}
-    assert set(packed.tensors) == {"1.weight", "1.bias", "1.gate"}
 
 
 def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path):

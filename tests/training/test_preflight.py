@@ -113,11 +113,21 @@ def test_a_device_that_is_not_there_is_refused(cfg, monkeypatch):
     check_device(cfg)
 
 
-def test_a_config_is_read_with_overrides(repo):
+def test_a_config_is_read_with_overrides(repo, tmp_path):
     path = str(repo / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml")
     assert read_config(path, ["TERNARY.SPARSITY", "0.5"]).TERNARY.SPARSITY == 0.5
     with pytest.raises(InputError, match=r"shapes_mask_rcnn_ptq\.yaml or an override.*SPARSTY"):
         read_config(path, ["TERNARY.SPARSTY", "0.5"])
+    for key in ("TERNARY.SPARSITY.RES4", "TERNARY.SKIP.X", "TERNARY.ENABLED.X", "MODEL.WEIGHTS.X"):
+        with pytest.raises(InputError, match="or an override"):
+            read_config(path, [key, "0.5"])
+    with pytest.raises(InputError, match="or an override"):
+        read_config(path, ["TERNARY.SPARSITY"])
+    file = tmp_path / "levels.yaml"
+    for text in ("TERNARY: {SPARSITY: {RES4: 0.5}}", "TERNARY: 5", "TERNARY: [1]", "- TERNARY"):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"levels\.yaml or an override"):
+            read_config(str(file), [])
     with pytest.raises(InputError, match=r"^config file 'no\.yaml' not found"):
         read_config("no.yaml", [])
 

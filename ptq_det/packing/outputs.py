@@ -1,0 +1,211 @@
+"""Whether a packed model computes what the model computed that was packed."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.roi_heads import Res5ROIHeads, RROIHeads, StandardROIHeads
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..errors import InputError
+from ..ternary.activations import fix_input
+from ..ternary.layers import TernaryLayer
+from ..ternary.ternarize import make_plain
+from .architecture import Architecture
+from .packed_layer import PackedLayer
+from .rounding import give_packed_values
+
+__all__ = ["check_outputs"]
+
+_TOLERANCE = 1e-3  # of outputs, relative, once the model has the values of the file
+_SCALES = 0.01  # of the weights of a layer of codes, relative: what float16 scales may change
+_WEIGHTS = 0.5  # of others: weights in int8 are far off only where they are not that layer's
+_SIZE = 64  # pixels a side
+_BOXES = [[4.0, 6.0, 40.0, 50.0], [10.0, 2.0, 60.0, 30.0]]
+
+
+class _SingleNMS(TorchDispatchMode):
+    """Gives NMS float32, as Detectron2 does with boxes: it wants the same of scores."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.torchvision.nms.default:
+            args = [x.float() if isinstance(x, Tensor) else x for x in args]
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def check_outputs(
+    model: nn.Module, layers: dict[str, PackedLayer], built: nn.Module, architecture: Architecture
+) -> None:
+    """Compare what every module gives for one picture of noise, and heads for two fixed boxes.
+
+    Both compute in float64, so that nothing but a difference of the models is seen.
+
+    Args:
+        model: that was packed, on any device; not changed.
+        layers: its packed layers.
+        built: the model of the packed file, on the CPU; changed.
+        architecture: of both.
+
+    Raises:
+        InputError: they differ; the message names the first module that does.
+    """
+    reference = copy.deepcopy(model).cpu().double().eval()
+    _round(reference, layers)
+    for each in (reference, built.double()):
+        _move_off_ties(each, layers)
+    run = _run_detector if architecture.is_detector else _run_classifier
+    given: list[tuple[str, list[Tensor]]] = []
+    try:
+        with _SingleNMS(), _watched(reference, layers, lambda *each: given.append(each)):
+            run(reference)
+    except Exception as error:  # a model of the user's own may want other pictures
+        logging.getLogger(__name__).warning(
+            "The outputs of the packed model were not compared with the model's: that did not run "
+            "on a picture of %d x %d pixels in float64 on the CPU (%s)",
+            _SIZE,
+            _SIZE,
+            error,
+        )
+        return
+    expected = iter(given)
+
+    def compare(name, outputs):
+        other, wanted = next(expected, ("nothing", []))
+        if name != other:
+            _refuse(f"it runs {name} where the model runs {other}")
+        for output, want in zip(outputs, wanted, strict=True):
+            error = _relative(output, want)
+            if not error <= _TOLERANCE:
+                _refuse(f"{name} gives something else (relative difference {error:.2g})")
+
+    with _SingleNMS(), _watched(built, layers, compare):
+        run(built)
+    left = next(expected, None)
+    if left is not None:
+        _refuse(f"it does not run {left[0]}")
+
+
+def _refuse(what: str) -> None:
+    raise InputError(
+        f"the packed model would not compute what the model does: {what}. Pack the model that its "
+        "config builds, without changes of its modules afterwards; a layer or norm of a class of "
+        "your own must be built by the config, too"
+    )
+
+
+def _round(model: nn.Module, layers: dict[str, PackedLayer]) -> None:
+    """Make a model plain, with the values that its packed layers hold."""
+    modules = dict(model.named_modules())
+    before = {
+        name: modules[name].codes_and_value()[1]
+        if isinstance(modules[name], TernaryLayer)
+        else modules[name].weight.clone()
+        for name in layers
+    }
+    make_plain(model)
+    give_packed_values(model, layers)
+    for name, layer in layers.items():
+        error = _relative(modules[name].weight, before[name])
+        if not error <= (_SCALES if layer.is_chosen else _WEIGHTS):
+            _refuse(f"the weights of {name} are others (relative difference {error:.2g})")
+        if layer.activation_bits:
+            fix_input(modules[name], layer.activation_bits, layer.clip)
+
+
+def _move_off_ties(model: nn.Module, layers: dict[str, PackedLayer]) -> None:
+    """Change weights by a millionth, in each model alike.
+
+    Weights of few bits give sums that lie right between two steps of quantized activations, where
+    the last bit of a float64 decides.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for name in layers:
+        weight = model.get_submodule(name).weight
+        noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+        weight.mul_(noise.mul_(1e-6).add_(1))
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, layers: dict[str, PackedLayer], seen: Callable[[str, list[Tensor]], None]
+) -> Iterator[None]:
+    """Tell ``seen`` the name and the outputs of each module that has run.
+
+    Norms that are folded, and layers whose norm stands apart, give something else when packed.
+    """
+    apart = set()
+    for name, layer in layers.items():
+        if layer.norm is not None:
+            apart |= {layer.norm} if layer.norm.startswith(f"{name}.") else {layer.norm, name}
+    handles = [
+        module.register_forward_hook(
+            lambda module, args, output, name=name: seen(name, _tensors(output))
+        )
+        for name, module in model.named_modules()
+        if name not in apart
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output) -> list[Tensor]:
+    """The floating-point tensors of what a module gave."""
+    if isinstance(output, Tensor):
+        return [output.clone()] if output.is_floating_point() else []  # ReLUs change them in place
+    if isinstance(output, dict):
+        output = list(output.values())
+    elif isinstance(output, Instances):
+        output = list(output.get_fields().values())
+    if isinstance(output, (list, tuple)):
+        return [tensor for part in output for tensor in _tensors(part)]
+    return []
+
+
+def _relative(value: Tensor, wanted: Tensor) -> float:
+    if value.shape != wanted.shape:
+        return math.inf
+    if not bool(wanted.isfinite().all()):
+        return 0.0 if torch.equal(value.isfinite(), wanted.isfinite()) else math.inf
+    error, norm = float((value - wanted).norm()), float(wanted.norm())
+    return error / norm if norm else error
+
+
+def _run_classifier(model: nn.Module) -> None:
+    model(_noise().double().unsqueeze(0) / 255)
+
+
+def _run_detector(model: nn.Module) -> None:
+    """Everything for the picture; heads of boxes, where they are Detectron2's, for fixed ones."""
+    pictures = [{"image": _noise(), "height": _SIZE, "width": _SIZE}]
+    heads = getattr(model, "roi_heads", None)
+    fixed = isinstance(heads, (StandardROIHeads, Res5ROIHeads)) and not isinstance(heads, RROIHeads)
+    if type(model) is not GeneralizedRCNN or not fixed:
+        model(pictures)
+        return
+    images = model.preprocess_image(pictures)
+    features = model.backbone(images.tensor)
+    if model.proposal_generator is not None:
+        model.proposal_generator(images, features, None)
+    boxes = Boxes(torch.tensor(_BOXES))
+    zeros = torch.zeros(len(boxes), dtype=torch.int64)
+    size = (_SIZE, _SIZE)
+    heads(images, features, [Instances(size, proposal_boxes=boxes, objectness_logits=zeros)], None)
+    heads.forward_with_given_boxes(
+        features, [Instances(size, pred_boxes=boxes, pred_classes=zeros)]
+    )
+
+
+def _noise() -> Tensor:
+    """A picture (3, height, width) of values up to 255, the same at each call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (3, _SIZE, _SIZE), generator=generator).float()

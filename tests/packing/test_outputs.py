@@ -1,0 +1,123 @@
+"""What a packed model computes is what the model computed."""
+
+import copy
+import logging
+
+import pytest
+import torch
+import torchvision
+from detectron2.modeling import build_model
+from torch import nn
+
+from ptq_det import pack_model, ternarize
+from ptq_det.commands.classification import classifier_config
+from ptq_det.errors import InputError
+from ptq_det.packing.architecture import Architecture
+from ptq_det.packing.packed_model import PackedModel
+from ptq_det.ternary.activations import fix_input
+from ptq_det.ternary.norms import fold_norms
+from ptq_det.ternary.ternarize import ternary_layers
+
+
+def _twice(module):
+    module.register_forward_hook(lambda module, args, output: output * 2)
+
+
+# What a model may be given after it was built, and the module that shows it first.
+CHANGES = {
+    "another activation": (
+        lambda m: setattr(m.backbone.bottom_up.stem.conv1, "activation", torch.sigmoid),
+        "backbone.bottom_up.stem.conv1",
+    ),
+    "another stride": (
+        lambda m: setattr(m.backbone.fpn_output3, "dilation", (2, 2)),
+        "backbone.fpn_output3",
+    ),
+    "rpn": (lambda m: _twice(m.proposal_generator.rpn_head.anchor_deltas), "anchor_deltas"),
+    "box head": (lambda m: _twice(m.roi_heads.box_head.fc1), r"box_head\.fc1"),
+    "mask head": (lambda m: _twice(m.roi_heads.mask_head.deconv), r"mask_head\.deconv"),
+    "pooler": (
+        lambda m: setattr(m.roi_heads.mask_pooler, "canonical_level", 9),
+        r"mask_pooler\.level_poolers\.0",
+    ),
+    "normalization": (lambda m: m.pixel_std.mul_(2), r"stem\.conv1"),
+    "an activation of 4 bits": (
+        lambda m: fix_input(m.backbone.fpn_output2, 4, 1.0),
+        r"fpn_output2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_model_that_was_changed_is_not_written(name, model, cfg, tmp_path):
+    change, first = CHANGES[name]
+    change(model)
+    with pytest.raises(InputError, match=f"{first} gives something else"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+    assert not list(tmp_path.glob("m.*"))
+
+
+def test_stale_codes_are_refused(model, cfg, tmp_path, monkeypatch):
+    fc1 = model.roi_heads.box_head.fc1
+    codes, scale = fc1.codes_and_scale()
+    real = type(fc1).codes_and_scale
+    seen = iter([(-codes, scale)])  # to the packing alone
+    monkeypatch.setattr(
+        type(fc1),
+        "codes_and_scale",
+        lambda self: (next(seen, None) or real(self)) if self is fc1 else real(self),
+    )
+    with pytest.raises(InputError, match=r"weights of roi_heads\.box_head\.fc1 are others"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("quantizer", ["PTQ", "TTQ", "SQuantizer", "ShiftScaler"])
+@pytest.mark.parametrize("activation_bits", [0, 4])
+def test_nothing_is_refused_of_what_was_built(quantizer, activation_bits, cfg, randomize_norms):
+    cfg.TERNARY.QUANTIZER, cfg.TERNARY.ACTIVATION_BITS = quantizer, activation_bits
+    cfg.TERNARY.FREEZE_START = 0.9 if quantizer in ("PTQ", "TTQ") else 1.0
+    model = build_model(cfg)
+    randomize_norms(model)
+    ternarize(model, cfg)
+    for name, parameter in model.named_parameters():
+        if name.endswith("pact.clip"):
+            parameter.data.fill_(1.5)
+    before = copy.deepcopy(model.state_dict())
+    PackedModel.of(model, cfg)
+    assert model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_classification_networks(tmp_path):
+    cfg = classifier_config("mobilenet_v2")
+    model = torchvision.models.mobilenet_v2(weights=None, num_classes=7).eval()
+    ternarize(model, cfg)
+    architecture = Architecture("torchvision", "mobilenet_v2", 7)
+    PackedModel.of(model, cfg, architecture)
+    model.features[3].use_res_connect = not model.features[3].use_res_connect
+    model.features[2].conv[0][2] = nn.ReLU()  # no ReLU6
+    with pytest.raises(InputError, match="something else"):
+        PackedModel.of(model, cfg, architecture)
+
+
+def test_a_model_that_does_not_run_here_is_said(model, cfg, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(model.backbone, "forward", lambda x: 1 / 0)
+    with caplog.at_level(logging.WARNING, "ptq_det"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+    assert "were not compared" in caplog.text and "division by zero" in caplog.text
+
+
+def test_frozen_codes_of_shift_behind_live_norms_are_not_rounded_again(cfg, randomize_norms):
+    cfg.TERNARY.SCALE = "shift"
+    cfg.MODEL.RESNETS.NORM = "BN"
+    model = build_model(cfg)
+    randomize_norms(model)
+    ternarize(model, cfg)
+    for layer in ternary_layers(model).values():
+        layer.snap()
+    first = PackedModel.of(model, cfg)
+    fold_norms(model.eval())
+    again = PackedModel.of(model, cfg)
+    for name, layer in first.layers.items():
+        assert (again.layers[name].weight() == layer.weight()).all(), name
