@@ -136,17 +136,11 @@ def _of_annotations(content: dict, masks: bool, polygons: bool) -> Iterator[tupl
             yield kind, entry, "have no bbox of four numbers (x, y, width, height); add it"
         elif box[2] < 0 or box[3] < 0:
             yield kind, entry, "have a bbox of negative size; it is x, y, width, height"
-        if not _is_number(entry.get("area")):
-            yield (
-                kind,
-                entry,
-                (
-                    "have no number as area, which COCO's evaluation reads; width times height of "
-                    "the bbox will do"
-                ),
-            )
-        if entry.get("iscrowd") not in (0, 1):
-            yield kind, entry, "have no iscrowd, which COCO's evaluation reads; add 0"
+        # COCO's evaluation reads these two; where they are not there they are filled in.
+        if entry.get("area") is not None and not _is_number(entry["area"]):
+            yield kind, entry, "have an area that is no number; take it out, or write pixels"
+        if entry.get("iscrowd") not in (None, 0, 1):
+            yield kind, entry, "have an iscrowd that is not 0 or 1; write 0, or 1 for a crowd"
         if entry.get("ignore", 0) != 0:
             yield kind, entry, "have `ignore`, which Detectron2 does not read; take it out"
         if masks:

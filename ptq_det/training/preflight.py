@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..config import add_ternary_config
+from ..config import MERGE_ERRORS, add_ternary_config
 from ..data.coco_check import check_coco
 from ..data.picture_check import check_pictures
 from ..errors import InputError

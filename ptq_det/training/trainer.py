@@ -17,7 +17,8 @@ from ..data.loader import build_resumable_train_loader
 from ..engines import DEFAULT_ENGINE
 from ..errors import InputError
 from ..files import MIB
-from ..inference.evaluation import build_evaluator, load_for_evaluation
+from ..inference.evaluation import load_for_evaluation
+from ..inference.evaluators import build_evaluator
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
 from ..ternary.ternarize import check_trained, ternarize, unwrap

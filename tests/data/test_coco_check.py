@@ -45,9 +45,10 @@ def test_what_is_good(tmp_path):
 
 
 CHANGES = {
-    "no number as area": lambda c: [x.pop("area") for x in c["annotations"]],
-    "2 annotations .* no number as area": lambda c: [x.update(area="9") for x in c["annotations"]],
-    "no iscrowd": lambda c: c["annotations"][0].pop("iscrowd"),
+    "2 annotations .* an area that is no number": lambda c: [
+        x.update(area="9") for x in c["annotations"]
+    ],
+    "an iscrowd that is not 0 or 1": lambda c: c["annotations"][0].update(iscrowd="0"),
     "1 annotations .*id 2. have no mask": lambda c: c["annotations"][1].update(segmentation=[]),
     "fewer than three": lambda c: c["annotations"][1].update(segmentation=[[1, 2, 3, 4]]),
     "not in a list of polygons": lambda c: c["annotations"][1].update(segmentation=[1, 2, 3, 4]),

@@ -1,52 +1,14 @@
-import logging
-
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import FPN
-from detectron2.structures import Instances
 
 from ptq_det.errors import InputError
-from ptq_det.inference import evaluation
 from ptq_det.inference.evaluation import (
-    build_evaluator,
     load_for_evaluation,
     packed_weights,
 )
 from ptq_det.inference.int8.backbone import Int8FPN
 from tests.inference.conftest import PICTURE
-
-
-def test_the_evaluator_follows_from_the_metadata(cfg):
-    assert isinstance(build_evaluator(cfg, "few_val"), COCOEvaluator)
-    assert isinstance(build_evaluator(cfg, "voc_2007_test"), PascalVOCDetectionEvaluator)
-
-
-def test_a_test_set_of_another_order_is_evaluated_by_name(cfg, monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    DatasetCatalog.get("few_train")
-    names = list(MetadataCatalog.get("few_train").thing_classes)
-    seen = []
-
-    class Evaluator(DatasetEvaluator):
-        def process(self, inputs, outputs):
-            seen.extend(outputs[0]["instances"].pred_classes.tolist())
-
-    monkeypatch.setitem(evaluation._EVALUATORS, "seen", [lambda name, folder: Evaluator()])
-    for name, order in (("same_order", names), ("other_order", names[::-1])):
-        MetadataCatalog.get(name).set(evaluator_type="seen", thing_classes=order)
-        found = Instances((9, 9), pred_classes=torch.tensor([0, 1, 5]))
-        build_evaluator(cfg, name).process([{}], [{"instances": found}])
-    assert seen == [0, 1, 5, 5, 4, 0]
-    assert "other_order has the classes in another order" in caplog.text
-    assert "same_order has" not in caplog.text
-
-
-def test_an_unknown_type_is_refused(cfg):
-    MetadataCatalog.get("odd_val").set(evaluator_type="odd")
-    with pytest.raises(NotImplementedError, match=r"'odd_val' has the evaluator_type 'odd'"):
-        build_evaluator(cfg, "odd_val")
 
 
 def test_evaluation_takes_thresholds_from_the_config(file, cfg):

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 from tqdm import tqdm
 
+from ...data.coco_defaults import fill_in
 from ...errors import InputError
 from ...training.preflight import check_datasets
 
@@ -71,6 +72,7 @@ def benchmark_difference(
         raise InputError(f"data set {dataset!r} has no annotations in COCO format (json_file)")
     with contextlib.redirect_stdout(io.StringIO()):  # COCO's classes print
         truth = COCO(annotations)
+    fill_in(truth.anns.values())
     pairs = [(_read(ours), _read(base)) for ours, base in zip(predictions, baselines, strict=True)]
     pictures = len(truth.getImgIds())
     rng = np.random.default_rng(0)
