@@ -13,7 +13,6 @@ from torch.multiprocessing import ProcessExitedException
 
 from ptq_det import TernaryTrainer
 from ptq_det.commands.mistakes import told_in_one_line
-from ptq_det.data.loader import check_batch
 from ptq_det.errors import InputError
 from ptq_det.inference.evaluation import (
     evaluate_with_augmentation,
@@ -21,19 +20,9 @@ from ptq_det.inference.evaluation import (
     packed_weights,
 )
 from ptq_det.packing.filled import load_filled
-from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import fold_norms
-from ptq_det.training.preflight import (
-    check_augmentation,
-    check_classes,
-    check_data,
-    check_datasets,
-    check_device,
-    check_output,
-    check_weights,
-    find_config_file,
-    read_config,
-)
+from ptq_det.training.config_file import find_config_file, read_config
+from ptq_det.training.preflight import preflight
 from ptq_det.training.processes import leave_process_group
 
 
@@ -41,16 +30,13 @@ def setup(args):
     """Read the config and check what it names."""
     args.config_file = find_config_file(args.config_file)  # default_setup prints the file
     cfg = read_config(args.config_file, args.opts)
-    TernarySettings.from_cfg(cfg)
-    check_device(cfg)
-    if not args.eval_only:
-        check_batch(cfg, args.num_gpus * args.num_machines)
-        check_output(cfg)
-    names = [*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
-    check_datasets(names)
-    check_data(cfg, not args.eval_only)
-    if not (args.resume and has_checkpoint(cfg)):
-        check_weights(cfg.MODEL.WEIGHTS)
+    preflight(
+        cfg,
+        not args.eval_only,
+        max(args.num_gpus * args.num_machines, 1),
+        args.resume and has_checkpoint(cfg),
+        args.check_pictures,
+    )
     cfg.freeze()
     return cfg
 
@@ -65,8 +51,6 @@ def has_checkpoint(cfg):
 
 def model_to_evaluate(cfg, resume):
     resume = resume and has_checkpoint(cfg)
-    check_augmentation(cfg)
-    check_classes(cfg, training=False)
     packed = packed_weights(cfg, last_checkpoint(cfg) if resume else cfg.MODEL.WEIGHTS)
     if packed is not None:
         return load_for_evaluation(cfg, packed)
@@ -111,7 +95,13 @@ def run(args, cfg):
 
 
 def main():
-    args = default_argument_parser().parse_args()
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--check-pictures",
+        action="store_true",
+        help="decode every picture of the data sets before the work starts, not its header alone",
+    )
+    args = parser.parse_args()
     with told_in_one_line():
         cfg = setup(args)
     try:

@@ -19,7 +19,8 @@ from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
 from ..packing.report import measure_size
 from ..packing.source import packed_from_checkpoint
-from ..training.preflight import check_datasets, read_config
+from ..training.config_file import read_config
+from ..training.preflight import preflight
 from ..training.trainer import TernaryTrainer
 
 __all__ = ["Result", "compare", "draw_comparison", "read_runs", "table_of"]
@@ -175,7 +176,7 @@ def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
             f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and a run with "
             "TERNARY.ENABLED False has none; set the key in the other runs alone"
         )
-    check_datasets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    preflight(cfg, training=cfg.SOLVER.MAX_ITER > 0)
     Path(output).mkdir(parents=True, exist_ok=True)
     return cfg
 

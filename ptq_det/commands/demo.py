@@ -22,7 +22,8 @@ from ..inference.evaluation import build_for_evaluation
 from ..packing.packed_model import PackedModel
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import ternary_layers
-from ..training.preflight import check_datasets, read_config
+from ..training.config_file import read_config
+from ..training.preflight import preflight
 from ..training.trainer import TernaryTrainer
 
 __all__ = ["run_demo"]
@@ -49,7 +50,7 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
     Path(output).mkdir(parents=True, exist_ok=True)
     for name in ("fvcore", "detectron2", "ptq_det"):
         logger = setup_logger(output, name=name)
-    check_datasets(cfg.DATASETS.TRAIN + cfg.DATASETS.TEST)
+    preflight(cfg)
 
     logger.info("1/4 Evaluating the float model %s", cfg.MODEL.WEIGHTS)
     float_model = build_model(cfg)

@@ -8,7 +8,9 @@ from ..packing.container import is_packed
 from ..packing.packed_model import PackedModel
 from ..packing.report import SizeReport, measure_size
 from ..packing.source import packed_from_checkpoint, packed_from_model
-from ..training.preflight import check_datasets, check_weights, read_config
+from ..training.config_file import read_config
+from ..training.data_checks import check_datasets
+from ..training.preflight import check_weights
 from .classification import build_classifier, classifier_config
 
 __all__ = ["pack", "packed_from_words", "split_words"]

@@ -5,9 +5,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 __all__ = ["Trouble", "check_coco"]
 
 _KINDS = {"images": "pictures", "annotations": "annotations", "categories": "categories"}
+_MANY = 50_000  # annotations, from which on the progress is shown
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Trouble:
         return self.what if not self.count else f"{self.count} {self.first} {self.what}"
 
 
-def check_coco(path: str, masks: bool, polygons: bool) -> list[Trouble]:
+def check_coco(path: str, masks: bool, polygons: bool, keypoints: int = 0) -> list[Trouble]:
     """Look through a file of annotations.
 
     Args:
@@ -36,6 +39,7 @@ def check_coco(path: str, masks: bool, polygons: bool) -> list[Trouble]:
         masks: whether masks are learned or evaluated.
         polygons: whether masks have to be polygons (``INPUT.MASK_FORMAT polygon``, of training
             sets); those of crowds need not be, which are not trained on.
+        keypoints: how many an object has, where they are learned; else 0.
 
     Returns:
         What is wrong; empty where nothing is.
@@ -57,7 +61,7 @@ def check_coco(path: str, masks: bool, polygons: bool) -> list[Trouble]:
         lists = ", ".join(map(repr, lacking))
         return [Trouble(f"it lacks the lists {lists} of COCO's format; export it as COCO JSON")]
     found: dict[str, Trouble] = {}
-    for kind, entry, what in _all_troubles(content, masks, polygons):
+    for kind, entry, what in _all_troubles(content, masks, polygons, keypoints):
         trouble = found.setdefault(what, Trouble(what))
         if not trouble.count:
             name = entry.get("id") if isinstance(entry, dict) else entry
@@ -66,7 +70,7 @@ def check_coco(path: str, masks: bool, polygons: bool) -> list[Trouble]:
     return list(found.values())
 
 
-def _all_troubles(content: dict, masks: bool, polygons: bool) -> Iterator[tuple]:
+def _all_troubles(content: dict, masks: bool, polygons: bool, keypoints: int) -> Iterator[tuple]:
     """Kind of entry, the entry, and what is wrong with it."""
     for kind in _KINDS:
         seen = set()
@@ -81,7 +85,7 @@ def _all_troubles(content: dict, masks: bool, polygons: bool) -> Iterator[tuple]
             seen.add(entry.get("id") if isinstance(entry.get("id"), (int, str)) else None)
     yield from _of_categories(content["categories"])
     yield from _of_pictures(content["images"])
-    yield from _of_annotations(content, masks, polygons)
+    yield from _of_annotations(content, masks, polygons, keypoints)
 
 
 def _of_categories(categories: list) -> Iterator[tuple]:
@@ -110,7 +114,7 @@ def _of_pictures(images: list) -> Iterator[tuple]:
                 yield "images", entry, f"have no {key} in pixels; add it"
 
 
-def _of_annotations(content: dict, masks: bool, polygons: bool) -> Iterator[tuple]:
+def _of_annotations(content: dict, masks: bool, polygons: bool, keypoints: int) -> Iterator[tuple]:
     kind = "annotations"
     images, categories = (
         {entry.get("id") for entry in content[name] if isinstance(entry, dict) and _plain(entry)}
@@ -124,7 +128,10 @@ def _of_annotations(content: dict, masks: bool, polygons: bool) -> Iterator[tupl
             ("and all others have boxes alone; set MODEL.MASK_ON False, or export masks too"),
         )
         masks = False
-    for entry in annotations:
+    progress = tqdm(
+        annotations, "Checking annotations", leave=False, disable=len(annotations) < _MANY
+    )
+    for entry in progress:
         for key, known in (("image_id", images), ("category_id", categories)):
             value = entry.get(key)
             if type(value) is not int:
@@ -143,6 +150,14 @@ def _of_annotations(content: dict, masks: bool, polygons: bool) -> Iterator[tupl
             yield kind, entry, "have an iscrowd that is not 0 or 1; write 0, or 1 for a crowd"
         if entry.get("ignore", 0) != 0:
             yield kind, entry, "have `ignore`, which Detectron2 does not read; take it out"
+        points = entry.get("keypoints")
+        if keypoints and not entry.get("iscrowd") and not _are_keypoints(points, keypoints):
+            yield (
+                kind,
+                entry,
+                f"have no keypoints of {keypoints} times x, y and visibility; set "
+                "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, or add them (zeros where none is seen)",
+            )
         if masks:
             what = _of_mask(entry.get("segmentation"), polygons and not entry.get("iscrowd"))
             if what:
@@ -164,6 +179,10 @@ def _of_mask(mask, polygons: bool) -> str | None:
         if len(polygon) < 6:
             return "have a polygon of fewer than three points; take it out"
     return None
+
+
+def _are_keypoints(points, count: int) -> bool:
+    return isinstance(points, list) and len(points) == 3 * count and all(map(_is_number, points))
 
 
 def _plain(entry: dict) -> bool:

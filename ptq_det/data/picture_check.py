@@ -45,7 +45,9 @@ def _trouble_of(record: dict, decode: bool) -> str | None:
             if decode or _may_be_cut(path, image.format):
                 image.load()
             width, height = image.size
-            if image.getexif().get(_ORIENTATION) in _TURNED:
+            # Pillow decodes a whole PNG to look for EXIF behind its pixels, where few have it.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            if has_exif and image.getexif().get(_ORIENTATION) in _TURNED:
                 width, height = height, width
     except Image.DecompressionBombError as error:
         return str(error)

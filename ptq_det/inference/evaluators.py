@@ -21,7 +21,7 @@ from detectron2.evaluation import (
 from ..data.coco_defaults import fill_in
 from ..packing.header import class_names
 
-__all__ = ["build_evaluator"]
+__all__ = ["EVALUATOR_TYPES", "build_evaluator"]
 
 
 class _CompleteCOCOEvaluator(COCOEvaluator):
@@ -47,6 +47,8 @@ _EVALUATORS = {
     "lvis": [lambda name, folder: LVISEvaluator(name, output_dir=folder)],
 }
 
+EVALUATOR_TYPES = tuple(sorted(_EVALUATORS))
+
 
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
@@ -65,7 +67,7 @@ def build_evaluator(
     if kind not in _EVALUATORS:
         raise NotImplementedError(
             f"the data set {dataset_name!r} has the evaluator_type {kind!r} in its metadata; "
-            f"known are {', '.join(sorted(_EVALUATORS))}"
+            f"known are {', '.join(EVALUATOR_TYPES)}"
         )
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluators = [build(dataset_name, folder) for build in _EVALUATORS[kind]]

@@ -22,10 +22,11 @@ from ..inference.evaluators import build_evaluator
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
 from ..ternary.ternarize import check_trained, ternarize, unwrap
+from .data_checks import check_classes
 from .distillation import DistillationHook
 from .hooks import PTQHook
 from .mixed_precision import use_bfloat16, use_channels_last
-from .preflight import check_augmentation, check_classes
+from .preflight import check_augmentation
 from .resuming import KIND, check_resume, kind_of
 from .rounding import RoundingHook
 from .shared_file import from_main_process

@@ -25,10 +25,10 @@ GOOD = {
 }
 
 
-def check(content, tmp_path, masks=True, polygons=True):
+def check(content, tmp_path, masks=True, polygons=True, keypoints=0):
     path = tmp_path / "a.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return [str(trouble) for trouble in check_coco(str(path), masks, polygons)]
+    return [str(trouble) for trouble in check_coco(str(path), masks, polygons, keypoints)]
 
 
 def test_what_is_good(tmp_path):
@@ -98,6 +98,21 @@ def test_what_would_fail_later_is_named(message, tmp_path):
 def test_what_is_no_coco_file(data, message, tmp_path):
     (line,) = check(data, tmp_path)
     assert message in line
+
+
+def test_keypoints_are_counted(tmp_path):
+    content = copy.deepcopy(GOOD)
+    for entry in content["annotations"]:
+        entry["keypoints"] = [1, 2, 2, 0, 0, 0]
+    assert check(content, tmp_path, keypoints=2) == []
+    (line,) = check(content, tmp_path, keypoints=17)
+    assert "2 annotations" in line and "no keypoints of 17 times" in line
+    del content["annotations"][1]["keypoints"]
+    assert check(content, tmp_path) == []
+    (line,) = check(content, tmp_path, keypoints=2)
+    assert "1 annotations (the first has the id 2)" in line
+    content["annotations"][1]["iscrowd"] = 1
+    assert check(content, tmp_path, keypoints=2) == []
 
 
 def test_many_annotations_take_no_time(tmp_path):

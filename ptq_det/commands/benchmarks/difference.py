@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ...data.coco_defaults import fill_in
 from ...errors import InputError
-from ...training.preflight import check_datasets
+from ...training.data_checks import check_datasets
 
 __all__ = ["ClassMatches", "average_precision", "benchmark_difference", "match_detections"]
 

@@ -28,7 +28,7 @@ from ...inference.evaluation import build_for_evaluation
 from ...inference.int8.layers import saturates
 from ...packing.packed_model import PackedModel
 from ...ternary.ternarize import make_plain
-from ...training.preflight import check_datasets
+from ...training.data_checks import check_datasets
 from ...training.trainer import TernaryTrainer
 
 __all__ = ["benchmark_inference"]

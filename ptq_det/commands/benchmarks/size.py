@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ...inference import load_packed
 from ...packing import decode_codes, encode_codes
 from ...packing.source import packed_from_checkpoint
-from ...training.preflight import read_config
+from ...training.config_file import read_config
 
 __all__ = ["benchmark_size", "compressors", "pack_five_trits", "pack_two_bits"]
 

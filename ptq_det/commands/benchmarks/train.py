@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ...ternary.schedule import Stage
 from ...ternary.ternarize import ternarize, ternary_layers
-from ...training.preflight import read_config
+from ...training.config_file import read_config
 from ...training.trainer import TernaryTrainer
 
 __all__ = ["benchmark_train"]
