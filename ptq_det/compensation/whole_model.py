@@ -112,8 +112,7 @@ def _moments(layers, inputs: LayerInputs, calls) -> dict[str, list[_Moments]]:
             each[held].add(own[:, columns], exact[:, columns])
     if comm.get_world_size() > 1:
         for each in itertools.chain(*itertools.chain(*moments.values())):
-            for tensor in each.tensors():
-                torch.distributed.all_reduce(tensor)
+            each.all_reduce()
     return moments
 
 

@@ -10,50 +10,7 @@ from ptq_det.compensation.solver import (
 )
 from ptq_det.quantizers import dequantize
 from ptq_det.quantizers.ptq import PTQ
-
-
-def correlated_inputs(size, samples=4000):
-    mixed = torch.randn(samples, size // 4) @ torch.randn(size // 4, size)
-    return mixed + 0.3 * torch.randn(samples, size) + 1.0
-
-
-def moments_of(x, centered=True):
-    moments = InputMoments(x.shape[1])
-    for part in x.split(999):
-        moments.add(part)
-    return moments.matrix(centered)
-
-
-def test_moments():
-    x = correlated_inputs(8)
-    torch.testing.assert_close(moments_of(x), x.T.cov(correction=0), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(moments_of(x, False), x.T @ x / len(x), rtol=1e-3, atol=1e-3)
-
-
-def test_moments_of_what_inputs_lack():
-    exact = correlated_inputs(6)
-    x = 0.9 * exact + 0.2 * torch.randn_like(exact)
-    moments = InputMoments(6)
-    moments.add(x[:99], exact[:99])
-    moments.add(x[99:], exact[99:])
-    torch.testing.assert_close(moments.mean_lost, (exact - x).mean(0), rtol=1e-3, atol=1e-3)
-    wanted = (exact - x).T @ x / len(x)
-    torch.testing.assert_close(moments.lost_matrix(False), wanted, rtol=1e-3, atol=1e-3)
-    wanted = wanted - torch.outer((exact - x).mean(0), x.mean(0))
-    torch.testing.assert_close(moments.lost_matrix(True), wanted, rtol=1e-3, atol=1e-3)
-
-
-def inputs_and_exact(x, exact):
-    moments = InputMoments(x.shape[1])
-    moments.add(x, exact)
-    return moments
-
-
-def test_sums_of_moments():
-    x, exact = torch.randn(2, 50, 3)
-    both = inputs_and_exact(x[:20], exact[:20]) + inputs_and_exact(x[20:], exact[20:])
-    for found, wanted in zip(both.tensors(), inputs_and_exact(x, exact).tensors(), strict=True):
-        torch.testing.assert_close(found, wanted)
+from tests.compensation.inputs import correlated_inputs, inputs_and_exact, moments_of
 
 
 def test_making_good_for_inputs_that_are_too_small():
