@@ -1,10 +1,11 @@
 """Finds the ranges of a packed model's activations on a few pictures."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.modeling import FPN
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,7 +26,7 @@ _BOXES = 10  # with the highest scores, that a picture gives the mask head
 
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tuple[float, float]]:
-    """Ranges of what every convolution and linear layer gets, and of what shortcuts give.
+    """Ranges of what every convolution and linear layer gets, and of what is added up gives.
 
     Args:
         model: a packed model in float, in evaluation mode.
@@ -36,11 +37,7 @@ def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tupl
     """
     samples: dict[str, _Sample] = {}
     handles = []
-    shortcuts = {
-        module.shortcut
-        for module in model.modules()
-        if isinstance(module, (BasicBlock, BottleneckBlock)) and module.shortcut is not None
-    }
+    added = set(_added(model))
     for name, module in model.named_modules():
         if not is_layer(module):
             continue
@@ -49,7 +46,7 @@ def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tupl
                 lambda module, args, name=name: _keep(samples, name, args[0])
             )
         )
-        if module in shortcuts:
+        if module in added:
             handles.append(
                 module.register_forward_hook(
                     lambda module, args, out, name=name: _keep(samples, name + OUTPUT, out)
@@ -60,6 +57,19 @@ def calibrate(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, tupl
     for handle in handles:
         handle.remove()
     return {name: sample.best_range() for name, sample in samples.items()}
+
+
+def _added(model: nn.Module) -> Iterator[nn.Module]:
+    """Layers to whose output another one is added: of residual blocks, and FPN's lateral ones."""
+    for module in model.modules():
+        if isinstance(module, BottleneckBlock):
+            yield module.conv3
+        elif isinstance(module, BasicBlock):
+            yield module.conv2
+        elif isinstance(module, FPN):
+            yield from module.lateral_convs
+        if isinstance(module, (BasicBlock, BottleneckBlock)) and module.shortcut is not None:
+            yield module.shortcut
 
 
 def calibrate_packed(packed: PackedModel, dataset: str) -> None:

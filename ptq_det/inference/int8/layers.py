@@ -3,11 +3,11 @@
 import functools
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import EngineError
+from ...packing.integers import integers
 from ...packing.packed_layer import PackedLayer
 from ...packing.skeleton import bias_of
 from ..ranges import Quantization
@@ -25,7 +25,6 @@ _ops = torch.ops.onednn
 # Height and width that a convolution's weights are laid out for. Laid out for small maps, or for
 # none, oneDNN falls back on kernels twenty times slower at some sizes; for large maps at none seen.
 _LAYOUT = (200, 336)
-_LARGEST = 127  # magnitude of an int8 weight
 _SAFE = 64  # two products of an 8-bit uint8 and an int8 of this magnitude are within int16
 
 
@@ -65,24 +64,9 @@ class Int8Weights(NamedTuple):
 
     @classmethod
     def of(cls, layer: PackedLayer) -> "Int8Weights":
-        """Those of a packed layer.
-
-        Codes of the file are taken as they are where they are multiples of one scale a filter;
-        others are rounded to 127 steps a filter.
-        """
-        values, bias = layer.values, bias_of(layer)
-        linear = layer.scale is not None and len(layer.scale) == 1 and layer.offset == 1
-        if linear and values.dtype == np.int8:
-            scale = torch.from_numpy(layer.scale[0].astype(np.float32)).expand(len(values))
-            codes = torch.from_numpy(values)
-            if bool((scale < 0).any()):
-                codes = codes * scale.sign().to(torch.int8).reshape(-1, 1, 1, 1)
-            return cls(codes, torch.where(scale == 0, 1, scale.abs()), bias)
-        filters = torch.from_numpy(layer.filters())
-        scale = filters.abs().amax(1) / _LARGEST
-        scale = torch.where(scale > 0, scale, 1)
-        codes = (filters / scale.unsqueeze(1)).round().to(torch.int8)
-        return cls(codes.reshape(values.shape), scale, bias)
+        """Those of a packed layer."""
+        found = integers(layer)
+        return cls(torch.from_numpy(found.codes), torch.from_numpy(found.scale), bias_of(layer))
 
     def reach(self) -> int:
         """Largest magnitude of a code."""
