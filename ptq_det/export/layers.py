@@ -32,6 +32,11 @@ class Value:
     represents: Quantization | None = None
     codes: str = ""
 
+    @property
+    def sized(self) -> str:
+        """Name of a value that has its shape, and is at hand."""
+        return self.codes or self.name
+
 
 class Layers:
     """Adds layers to a graph.
@@ -122,11 +127,12 @@ class Layers:
         value: Value,
         target: Quantization | None = None,
         relu: bool = False,
-        integers: bool = False,
     ) -> Value:
-        """A linear layer ``(rows, inputs)``; ``integers`` also where its output is float32."""
-        weights = self._weights(self._names[module], value, target, integers)
-        return self.end(self.graph.op("Gemm", value.name, *weights, transB=1), relu, target)
+        """A linear layer ``(rows, inputs)``, on integers wherever its input is uint8."""
+        weights = self._weights(self._names[module], value, target, rows=module.out_features)
+        return self.end(
+            self.graph.op("Gemm", value.name, *weights, alpha=1.0, beta=1.0, transB=1), relu, target
+        )
 
     def deconv(
         self,
@@ -166,16 +172,19 @@ class Layers:
         result = self.end(self.graph.op("Conv", value.name, *weights, **places), relu, target)
         return self.keep("DepthToSpace", result, blocksize=factor, mode="CRD")
 
-    def _weights(self, name, value, target, integers=False, pixels=0) -> tuple[str, str]:
+    def _weights(self, name, value, target, rows=0, pixels=0) -> tuple[str, str]:
         """Weight and bias as float32 values; behind DequantizeLinear where they are integers."""
         want = self.graph.wanted
-        if value.represents is None or not (integers or target is not None):
+        if value.represents is None or not (rows or target is not None):
             return want("weight", name), want("bias", name)
         rest = dict(source=value.represents.scale, wide=self.plan.wide, pixels=pixels)
-        parts = {part: want(part, name, **rest) for part in ("codes", "scale")}
-        weight = self.graph.op("DequantizeLinear", *parts.values(), axis=0)
-        parts = {part: want(part, name, **rest) for part in ("bias_codes", "bias_scale")}
-        return weight, self.graph.op("DequantizeLinear", *parts.values(), axis=0)
+        # Runtimes know a linear layer on integers by its zero points, a convolution without.
+        zeros = [self.graph.constant([0] * rows, kind) for kind in ("int8", "int32") if rows]
+        made = []
+        for i, pair in enumerate((("codes", "scale"), ("bias_codes", "bias_scale"))):
+            parts = [want(part, name, **rest) for part in pair]
+            made.append(self.graph.op("DequantizeLinear", *parts, *zeros[i : i + 1], axis=0))
+        return made[0], made[1]
 
 
 def _is_relu6(activation) -> bool:

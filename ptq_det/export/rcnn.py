@@ -84,7 +84,9 @@ def add_proposals(layers: Layers, rpn: nn.Module, features: dict[str, Value], li
         logits = graph.reshape(graph.op("Transpose", logits, perm=[0, 2, 3, 1]), -1)
         highest, places = of_highest(graph, logits, most)
         cell = cells[level]
-        grid = add_anchors(graph, hidden.name, cell, anchors.strides[level], anchors.offset)
+        grid = add_anchors(
+            graph, features[name].sized, cell, anchors.strides[level], anchors.offset
+        )
         deltas = by_anchor(graph, deltas, len(cell))
         found = apply_deltas(
             graph,
@@ -258,7 +260,7 @@ def _box_head(layers: Layers, head: nn.Module, value: Value) -> Value:
             flat = (
                 layers.keep("Flatten", value, axis=1) if module is _first_linear(found) else value
             )
-            value = layers.linear(module, flat, target, relu=True, integers=True)
+            value = layers.linear(module, flat, target, relu=True)
         else:
             value = layers.conv(module, value, target, relu=True)
     return value

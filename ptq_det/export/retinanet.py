@@ -38,7 +38,7 @@ def add_retinanet(
         logits = _subnet(layers, head.cls_subnet, head.cls_score, value)
         deltas = _subnet(layers, head.bbox_subnet, head.bbox_pred, value)
         cell = cells[level]
-        grid = add_anchors(graph, value.name, cell, anchors.strides[level], anchors.offset)
+        grid = add_anchors(graph, value.sized, cell, anchors.strides[level], anchors.offset)
         flat = graph.reshape(_by_place(graph, logits, len(cell), model.num_classes), -1)
         highest, places = of_highest(graph, graph.op("Sigmoid", flat), model.test_topk_candidates)
         classes = graph.constant(model.num_classes)

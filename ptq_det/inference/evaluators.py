@@ -18,7 +18,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from ..data.coco_defaults import fill_in
+from ..coco_defaults import fill_in
 from ..packing.header import class_names
 
 __all__ = ["EVALUATOR_TYPES", "build_evaluator"]

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ...data.coco_defaults import fill_in
+from ...coco_defaults import fill_in
 from ...errors import InputError
 from ...training.data_checks import check_datasets
 

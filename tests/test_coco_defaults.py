@@ -1,7 +1,7 @@
 import numpy as np
 import pycocotools.mask as mask_utils
 
-from ptq_det.data.coco_defaults import fill_in
+from ptq_det.coco_defaults import fill_in
 
 
 def test_areas_by_hand():

@@ -1,0 +1,158 @@
+"""Exports a packed detector to ONNX, and compares what was exported with it."""
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from detectron2.structures import Instances
+from torch import nn
+
+from ..errors import InputError
+from ..files import replacing
+from ..packing.packed_model import PackedModel
+from .decode import fill, read_graph
+from .model import build_graph
+
+__all__ = ["export_onnx"]
+
+_SIZES = [(96, 128), (256, 200)]  # of pictures that are compared
+_PIXELS = 0.01  # that boxes may differ by
+_SCORE = 1e-3  # that scores and masks may differ by
+_AGREE = 0.98  # of the detections at no threshold: where two scores are equal, one goes by chance
+_INTEGERS_AGREE = 0.5  # the same on integers, by boxes that overlap by a half
+
+
+def export_onnx(
+    packed: str | os.PathLike,
+    output: str | os.PathLike,
+    int8: bool = False,
+    size: tuple[int, int] | None = None,
+    vnni: bool = False,
+    weightless: bool = False,
+    pictures: Iterable[np.ndarray] | None = None,
+) -> None:
+    """Write the ONNX model of a packed detector, after comparing the two.
+
+    Args:
+        packed: packed file.
+        output: file to write; it appears when it has been compared.
+        int8: compute on uint8 activations and int8 weights; the file has to be calibrated.
+        size: height and width of the picture that the model takes; any without.
+        vnni: whether the target multiplies uint8 by int8 without saturating; without, weights of
+            layers that are not ternary have 7 bits.
+        weightless: write the graph alone, which :func:`~.decode.decode` fills on a device.
+        pictures: uint8 ``(height, width, 3)`` in the model's channel order, to compare on; noise
+            without.
+
+    Raises:
+        FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
+        InputError: the model has a part that the export does not know, or the file no ranges, or
+            the exported model disagrees; nothing is written then.
+    """
+    path = os.fspath(packed)
+    model = PackedModel.read(path)
+    options = dict(int8=int8, size=size, wide=vnni)
+    graph = build_graph(model, **options)
+    with replacing(output) as scratch:
+        scratch.write_bytes(graph.SerializeToString())
+        data, metadata = read_graph(scratch)
+        complete = fill(data, metadata, path)
+        onnx.checker.check_model(complete, full_check=True)
+        # At no threshold any picture has as many detections as there may be.
+        open_graph = build_graph(model, **options, threshold=0.0).SerializeToString()
+        shown = list(pictures or _noise(size))
+        _compare(model.build("cpu"), fill(open_graph, metadata, path), shown, int8)
+        if not weightless:
+            scratch.write_bytes(complete)
+
+
+def _noise(size: tuple[int, int] | None) -> Iterable[np.ndarray]:
+    """Pictures of coarse noise, which has edges at all scales."""
+    rng = np.random.default_rng(0)
+    for height, width in [size] if size else _SIZES:
+        picture = np.zeros((height, width, 3))
+        for grain in (64, 16, 4, 1):
+            cells = rng.random((-(-height // grain), -(-width // grain), 3))
+            grown = cells.repeat(grain, 0).repeat(grain, 1)[:height, :width]
+            picture += grown * 64
+        yield picture.astype(np.uint8)
+
+
+@torch.no_grad()
+def _compare(model: nn.Module, exported: bytes, pictures: list[np.ndarray], int8: bool) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(exported, options, ["CPUExecutionProvider"])
+    except Exception as error:  # of the runtime, which has classes of its own for each
+        raise InputError(f"the exported model does not run: {error}") from error
+    names = [output.name for output in session.get_outputs()]
+    _open(model)
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        sample = {"image": image, "height": height, "width": width}
+        wanted = model.inference([sample], do_postprocess=False)[0] if hasattr(
+            model, "roi_heads"
+        ) else _without_scaling(model, sample)  # fmt: skip
+        found = dict(zip(names, session.run(None, {"picture": picture}), strict=True))
+        _agree(found, wanted, int8)
+
+
+def _open(model: nn.Module) -> None:
+    """Let a model give detections of any score."""
+    heads = getattr(model, "roi_heads", None)
+    if heads is None:
+        model.test_score_thresh = 0.0
+        return
+    predictors = heads.box_predictor
+    for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
+        predictor.test_score_thresh = 0.0
+
+
+def _without_scaling(model: nn.Module, sample: dict) -> Instances:
+    """RetinaNet's detections; its boxes are clipped to the picture."""
+    return model([sample])[0]["instances"]
+
+
+def _agree(found: dict[str, np.ndarray], wanted: Instances, int8: bool) -> None:
+    boxes, scores = wanted.pred_boxes.tensor.numpy(), wanted.scores.numpy()
+    labels = wanted.pred_classes.numpy()
+    limits = np.array(wanted.image_size[::-1] * 2, np.float32)
+    own = found["boxes"].clip(0, limits)
+    if not len(boxes) and not len(own):
+        return
+    alike = labels[:, None] == found["classes"][None]
+    if int8:
+        alike &= _overlaps(boxes, own) >= 0.5
+        least = _INTEGERS_AGREE
+    else:
+        alike &= np.abs(boxes[:, None] - own[None]).max(-1, initial=0) <= _PIXELS
+        alike &= np.abs(scores[:, None] - found["scores"][None]) <= _SCORE
+        least = _AGREE
+    share = alike.any(1).mean() if len(boxes) else 0.0
+    if share < least or abs(len(boxes) - len(own)) > (1 - least) * max(len(boxes), len(own)):
+        raise InputError(
+            f"the exported model disagrees with the packed one: of {len(boxes)} detections in a "
+            f"picture of noise it finds {share:.0%} ({len(own)} in all)"
+        )
+    if int8 or "masks" not in found:
+        return
+    pairs = np.argwhere(alike)
+    masks = wanted.pred_masks.numpy()[pairs[:, 0], 0]
+    error = np.abs(masks - found["masks"][pairs[:, 1]]).max(initial=0)
+    if error > _SCORE:
+        raise InputError(f"the exported model's masks differ from the packed one's by {error:.2g}")
+
+
+def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of each two boxes."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return shared / np.maximum(union, 1e-9)
