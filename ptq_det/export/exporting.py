@@ -123,6 +123,8 @@ def _agree(found: dict[str, np.ndarray], wanted: Instances, int8: bool) -> None:
     labels = wanted.pred_classes.numpy()
     limits = np.array(wanted.image_size[::-1] * 2, np.float32)
     own = found["boxes"].clip(0, limits)
+    solid = (own[:, 2:] > own[:, :2]).all(1)
+    own, found = own[solid], {name: value[solid] for name, value in found.items()}
     if not len(boxes) and not len(own):
         return
     alike = labels[:, None] == found["classes"][None]

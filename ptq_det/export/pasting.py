@@ -37,10 +37,12 @@ def _linear(places: np.ndarray, low: float, high: float, count: int) -> np.ndarr
 
 
 def encode_rle(mask: np.ndarray) -> dict:
-    """A mask ``(height, width)`` as COCO's compressed run lengths, as ``pycocotools`` writes them."""
+    """A mask ``(height, width)`` as COCO's compressed run lengths, like ``pycocotools``."""
     flat = np.asarray(mask, bool).ravel(order="F")
-    ends = np.flatnonzero(np.diff(flat, prepend=False, append=not flat[-1] if len(flat) else True))
-    counts = np.diff(ends, prepend=0).tolist()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff([0, *edges.tolist(), len(flat)]).tolist()
+    if len(flat) and flat[0]:
+        counts.insert(0, 0)  # the first run is of zeros
     text = []
     for i, count in enumerate(counts):
         rest = count - (counts[i - 2] if i > 2 else 0)

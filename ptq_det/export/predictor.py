@@ -53,12 +53,12 @@ class Prediction:
             self.height, self.width, *(None if part is None else part[chosen] for part in parts)
         )
 
-    def to_coco(self, image_id: int, categories: list[int]) -> Iterator[dict]:
+    def to_coco(self, image_id: int, categories: list[int] | None = None) -> Iterator[dict]:
         """Results in COCO's format.
 
         Args:
             image_id: of the picture.
-            categories: id of each class.
+            categories: id of each class; its number without.
         """
         for i, (box, score, label) in enumerate(
             zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
@@ -66,7 +66,7 @@ class Prediction:
             x0, y0, x1, y1 = box
             entry = {
                 "image_id": image_id,
-                "category_id": categories[label],
+                "category_id": categories[label] if categories else label,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "score": score,
             }

@@ -56,6 +56,7 @@ def test_weights_that_cannot_be_used(tmp_path):
 
 
 def test_overrides_reach_the_layers():
-    model, _ = build_classifier("resnet18")
-    packed_from_model(model, classifier_config("resnet18", ["TERNARY.SPARSITY", "0.9"]))
+    model, architecture = build_classifier("resnet18")
+    cfg = classifier_config("resnet18", ["TERNARY.SPARSITY", "0.9"])
+    packed_from_model(model, cfg, architecture)
     assert {layer.ternary.sparsity for layer in ternary_layers(model).values()} == {0.9}
