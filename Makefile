@@ -29,7 +29,7 @@ $(VENV)/.current: setup.py constraints.txt Makefile
 		"ptq_det needs Python 3.10 to 3.12, this is %d.%d; name another: make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt wheel "setuptools<81"
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[demo,dev,detectron2]"
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[demo,dev,detectron2,onnx]"
 	$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/pip install \
 		--disable-pip-version-check $(WHEEL) \
 		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

@@ -35,6 +35,8 @@ setup(
     extras_require={
         "demo": ["opencv-python-headless<4.12", "matplotlib<3.11"],
         "dev": ["pytest", "ruff"],
+        # What tools/export_onnx.py needs; to run its models takes less (docs/deployment.md).
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
         # What tools/benchmark.py compares the codec with.
         "benchmark": ["nncodec", "zstandard"],
         # What Detectron2 itself needs, for one that was installed without its dependencies.

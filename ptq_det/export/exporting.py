@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import replacing
+from ..inference.calibration import take_any_score
 from ..packing.packed_model import PackedModel
 from .decode import fill, read_graph
 from .model import build_graph
@@ -90,7 +91,7 @@ def _compare(model: nn.Module, exported: bytes, pictures: list[np.ndarray], int8
     except Exception as error:  # of the runtime, which has classes of its own for each
         raise InputError(f"the exported model does not run: {error}") from error
     names = [output.name for output in session.get_outputs()]
-    _open(model)
+    take_any_score(model)
     for picture in pictures:
         height, width = picture.shape[:2]
         image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
@@ -100,17 +101,6 @@ def _compare(model: nn.Module, exported: bytes, pictures: list[np.ndarray], int8
         ) else _without_scaling(model, sample)  # fmt: skip
         found = dict(zip(names, session.run(None, {"picture": picture}), strict=True))
         _agree(found, wanted, int8)
-
-
-def _open(model: nn.Module) -> None:
-    """Let a model give detections of any score."""
-    heads = getattr(model, "roi_heads", None)
-    if heads is None:
-        model.test_score_thresh = 0.0
-        return
-    predictors = heads.box_predictor
-    for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
-        predictor.test_score_thresh = 0.0
 
 
 def _without_scaling(model: nn.Module, sample: dict) -> Instances:

@@ -68,7 +68,7 @@ def with_initializers(model: bytes, tensors: dict[str, np.ndarray]) -> bytes:
 
 
 def _tensor(name: str, array: np.ndarray) -> bytes:
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return b"".join([
         *(_number(_DIMS, size) for size in array.shape),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from detectron2.data import DatasetCatalog, build_detection_test_loader
-from detectron2.modeling import FPN
+from detectron2.modeling import FPN, RetinaNet
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from ..packing.packed_model import PackedModel
 from ..ternary.layers import is_layer
 from .ranges import best_range
 
-__all__ = ["OUTPUT", "PICTURES", "calibrate", "calibrate_packed"]
+__all__ = ["OUTPUT", "PICTURES", "calibrate", "calibrate_packed", "take_any_score"]
 
 OUTPUT = ":output"
 PICTURES = 32
@@ -93,11 +93,21 @@ def calibrate_packed(packed: PackedModel, dataset: str) -> None:
     count = min(PICTURES, len(loader))
     pictures = itertools.islice(loader, count)
     model = packed.build("cpu")
-    predictor = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
-    if hasattr(predictor, "test_score_thresh"):
-        # The mask head is to have boxes on any picture, and no more than a picture has objects.
-        predictor.test_score_thresh, predictor.test_topk_per_image = 0.0, _BOXES
+    # The mask head is to have boxes on any picture, and no more than a picture has objects.
+    take_any_score(model, _BOXES)
     packed.ranges = calibrate(model, tqdm(pictures, "Calibrating", count))
+
+
+def take_any_score(model: nn.Module, most: int | None = None) -> None:
+    """Let a detector, in place, give detections of any score, and ``most`` at most."""
+    if isinstance(model, RetinaNet):
+        model.test_score_thresh = 0.0
+        return
+    predictors = getattr(getattr(model, "roi_heads", None), "box_predictor", [])
+    for predictor in predictors if isinstance(predictors, (list, nn.ModuleList)) else [predictors]:
+        predictor.test_score_thresh = 0.0
+        if most is not None:
+            predictor.test_topk_per_image = most
 
 
 class _Sample:
