@@ -15,6 +15,20 @@ FORBIDDEN = {  # what must stay importable without these
     "packing/codec.py": {"detectron2", "torch"},
     "packing/container.py": {"detectron2", "torch"},
     "packing/packed_layer.py": {"detectron2", "torch"},
+    "packing/integers.py": {"detectron2", "torch"},
+    **{
+        f"export/{name}.py": {"detectron2", "torch", "onnx"}
+        for name in (
+            "__init__",
+            "decode",
+            "operators",
+            "pasting",
+            "pictures",
+            "predictor",
+            "weights",
+            "wire",
+        )
+    },
 }
 
 

@@ -15,7 +15,7 @@ from .operators import OPERATORS
 from .weights import Wanted, initializers
 from .wire import WireError, fields, with_initializers
 
-__all__ = ["FORMAT", "GraphError", "decode", "digest_of", "fill", "read_graph"]
+__all__ = ["FORMAT", "GraphError", "decode", "digest_of", "fill", "metadata_of", "read_graph"]
 
 FORMAT = "1"  # of the metadata
 _LARGEST = 4 << 20  # bytes of a graph without weights
@@ -125,7 +125,7 @@ def read_graph(path: str | os.PathLike) -> tuple[bytes, dict[str, str]]:
     with open(path, "rb") as file:
         data = file.read()
     try:
-        metadata = _checked(data)
+        metadata = metadata_of(data)
     except (WireError, UnicodeDecodeError) as error:
         raise GraphError(path, f"it is no ONNX model that the export wrote ({error})") from error
     if metadata.get("ptq_det") != FORMAT:
@@ -137,7 +137,8 @@ def read_graph(path: str | os.PathLike) -> tuple[bytes, dict[str, str]]:
     return data, metadata
 
 
-def _checked(data: bytes) -> dict[str, str]:
+def metadata_of(data: bytes) -> dict[str, str]:
+    """The metadata of a graph; errors as :func:`read_graph`'s, as ``WireError``."""
     metadata = {}
     for number, value in fields(data):
         if number in (_TRAINING, _FUNCTIONS):

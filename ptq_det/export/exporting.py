@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..inference.calibration import take_any_score
 from ..packing.packed_model import PackedModel
-from .decode import fill, read_graph
+from .decode import fill, metadata_of, read_graph
 from .model import build_graph
 
 __all__ = ["export_onnx"]
@@ -23,7 +23,7 @@ _SIZES = [(96, 128), (256, 200)]  # of pictures that are compared
 _PIXELS = 0.01  # that boxes may differ by
 _SCORE = 1e-3  # that scores and masks may differ by
 _AGREE = 0.98  # of the detections at no threshold: where two scores are equal, one goes by chance
-_INTEGERS_AGREE = 0.5  # the same on integers, by boxes that overlap by a half
+_ROUNDING = 0.5  # relative error that features on integers may have
 
 
 def export_onnx(
@@ -62,12 +62,19 @@ def export_onnx(
         data, metadata = read_graph(scratch)
         complete = fill(data, metadata, path)
         onnx.checker.check_model(complete, full_check=True)
+        shown, built = list(pictures or _noise(size)), model.build("cpu")
         # At no threshold any picture has as many detections as there may be.
-        open_graph = build_graph(model, **options, threshold=0.0).SerializeToString()
-        shown = list(pictures or _noise(size))
-        _compare(model.build("cpu"), fill(open_graph, metadata, path), shown, int8)
+        exact = build_graph(model, size=size, threshold=0.0).SerializeToString()
+        _compare(built, _filled(exact, path), shown)
+        if int8:
+            rounded = build_graph(model, **options, with_features=True).SerializeToString()
+            _compare_features(built, _filled(rounded, path), shown)
         if not weightless:
             scratch.write_bytes(complete)
+
+
+def _filled(graph: bytes, path: str) -> bytes:
+    return fill(graph, metadata_of(graph), path)
 
 
 def _noise(size: tuple[int, int] | None) -> Iterable[np.ndarray]:
@@ -82,25 +89,54 @@ def _noise(size: tuple[int, int] | None) -> Iterable[np.ndarray]:
         yield picture.astype(np.uint8)
 
 
-@torch.no_grad()
-def _compare(model: nn.Module, exported: bytes, pictures: list[np.ndarray], int8: bool) -> None:
+def _session(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(exported, options, ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
     except Exception as error:  # of the runtime, which has classes of its own for each
         raise InputError(f"the exported model does not run: {error}") from error
+
+
+def _run(session: onnxruntime.InferenceSession, picture: np.ndarray) -> dict[str, np.ndarray]:
     names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"picture": picture}), strict=True))
+
+
+def _sample(picture: np.ndarray) -> dict:
+    image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+    return {"image": image, "height": picture.shape[0], "width": picture.shape[1]}
+
+
+@torch.no_grad()
+def _compare(model: nn.Module, exported: bytes, pictures: list[np.ndarray]) -> None:
+    """Hold the detections of a float graph at no threshold against the model's."""
+    session = _session(exported)
     take_any_score(model)
     for picture in pictures:
-        height, width = picture.shape[:2]
-        image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        sample = {"image": image, "height": height, "width": width}
-        wanted = model.inference([sample], do_postprocess=False)[0] if hasattr(
-            model, "roi_heads"
-        ) else _without_scaling(model, sample)  # fmt: skip
-        found = dict(zip(names, session.run(None, {"picture": picture}), strict=True))
-        _agree(found, wanted, int8)
+        sample = _sample(picture)
+        if hasattr(model, "roi_heads"):
+            (wanted,) = model.inference([sample], do_postprocess=False)
+        else:
+            wanted = _without_scaling(model, sample)
+        _agree(_run(session, picture), wanted)
+
+
+@torch.no_grad()
+def _compare_features(model: nn.Module, exported: bytes, pictures: list[np.ndarray]) -> None:
+    """Hold the features of a graph on integers against the float model's."""
+    session = _session(exported)
+    for picture in pictures:
+        features = model.backbone(model.preprocess_image([_sample(picture)]).tensor)
+        found = _run(session, picture)
+        for name, wanted in features.items():
+            error = np.linalg.norm(found[name] - wanted.numpy()) / np.linalg.norm(wanted.numpy())
+            if not error <= _ROUNDING:
+                raise InputError(
+                    f"the exported model disagrees with the packed one: its features {name} are "
+                    f"off by {error:.0%} in a picture of noise; calibrate on pictures like those "
+                    "that it will see"
+                )
 
 
 def _without_scaling(model: nn.Module, sample: dict) -> Instances:
@@ -108,7 +144,7 @@ def _without_scaling(model: nn.Module, sample: dict) -> Instances:
     return model([sample])[0]["instances"]
 
 
-def _agree(found: dict[str, np.ndarray], wanted: Instances, int8: bool) -> None:
+def _agree(found: dict[str, np.ndarray], wanted: Instances) -> None:
     boxes, scores = wanted.pred_boxes.tensor.numpy(), wanted.scores.numpy()
     labels = wanted.pred_classes.numpy()
     limits = np.array(wanted.image_size[::-1] * 2, np.float32)
@@ -118,33 +154,19 @@ def _agree(found: dict[str, np.ndarray], wanted: Instances, int8: bool) -> None:
     if not len(boxes) and not len(own):
         return
     alike = labels[:, None] == found["classes"][None]
-    if int8:
-        alike &= _overlaps(boxes, own) >= 0.5
-        least = _INTEGERS_AGREE
-    else:
-        alike &= np.abs(boxes[:, None] - own[None]).max(-1, initial=0) <= _PIXELS
-        alike &= np.abs(scores[:, None] - found["scores"][None]) <= _SCORE
-        least = _AGREE
+    alike &= np.abs(boxes[:, None] - own[None]).max(-1, initial=0) <= _PIXELS
+    alike &= np.abs(scores[:, None] - found["scores"][None]) <= _SCORE
     share = alike.any(1).mean() if len(boxes) else 0.0
-    if share < least or abs(len(boxes) - len(own)) > (1 - least) * max(len(boxes), len(own)):
+    most = max(len(boxes), len(own))
+    if share < _AGREE or abs(len(boxes) - len(own)) > (1 - _AGREE) * most:
         raise InputError(
             f"the exported model disagrees with the packed one: of {len(boxes)} detections in a "
             f"picture of noise it finds {share:.0%} ({len(own)} in all)"
         )
-    if int8 or "masks" not in found:
+    if "masks" not in found:
         return
     pairs = np.argwhere(alike)
     masks = wanted.pred_masks.numpy()[pairs[:, 0], 0]
     error = np.abs(masks - found["masks"][pairs[:, 1]]).max(initial=0)
     if error > _SCORE:
         raise InputError(f"the exported model's masks differ from the packed one's by {error:.2g}")
-
-
-def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of each two boxes."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clip(0).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return shared / np.maximum(union, 1e-9)

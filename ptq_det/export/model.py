@@ -28,6 +28,7 @@ def build_graph(
     size: tuple[int, int] | None = None,
     wide: bool = False,
     threshold: float | None = None,
+    with_features: bool = False,
 ) -> onnx.ModelProto:
     """The graph of a packed detector, without its weights.
 
@@ -37,6 +38,7 @@ def build_graph(
         size: height and width of the picture that it takes; any without.
         wide: whether the target multiplies uint8 by int8 without saturating (VNNI).
         threshold: score above which a detection counts, in place of the model's own.
+        with_features: give FPN's levels too, by their names.
 
     Raises:
         InputError: the model has a part that the export does not know, or the file no ranges.
@@ -66,7 +68,11 @@ def build_graph(
             )
     shape = list(size) if size else ["height", "width"]
     metadata = _metadata(packed, cfg, graph, found, int8, size)
-    return graph.model([*shape, 3], _outputs(found, cfg), metadata, _about(cfg))
+    outputs = _outputs(found, cfg)
+    if with_features:
+        sizes = [1, cfg.MODEL.FPN.OUT_CHANNELS, None, None]
+        outputs |= {n: (x.name, TensorProto.FLOAT, sizes) for n, x in features.items()}
+    return graph.model([*shape, 3], outputs, metadata, _about(cfg))
 
 
 def _prepared(graph: Graph, model: nn.Module) -> tuple[Value, str]:

@@ -69,7 +69,7 @@ def test_no_detection_at_all_runs_through_every_head(exported, monkeypatch):
         export_onnx(exported / "m.safetensors", exported / "closed.onnx", int8)
         found = OnnxPredictor(exported / "closed.onnx")(Image.new("RGB", (80, 60), (9, 99, 200)))
         assert found.boxes.shape == (0, 4) and found.masks.shape == (0, 28, 28)
-    assert calls == [None, 0.0] * 2
+    assert calls == [None, 0.0, None, 0.0, None]
 
 
 def test_results_are_detectron2_s(opened):
