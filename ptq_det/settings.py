@@ -1,6 +1,7 @@
 """The values of ``cfg.TERNARY``, checked."""
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -211,7 +212,7 @@ def _pair(item) -> tuple[str, float]:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_sparsity(value) -> bool:

@@ -35,6 +35,7 @@ def config(**values) -> CfgNode:
         ("SCALE", "max", '"mean"'),
         ("THRESHOLD", "global", '"network"'),
         ("DECAY", -1.0, "at least 0"),
+        ("DECAY", float("inf"), "at least 0"),
         ("DECAY_TOWARD", "codez", '"codes" or "zero"'),
         ("PRUNE_END", 1.5, "[0, 1]"),
         ("FREEZE_START", -0.3, "[0, 1]"),

@@ -40,6 +40,10 @@ CHANGES = {
         lambda m: setattr(m.roi_heads.mask_pooler, "canonical_level", 9),
         r"mask_pooler\.level_poolers\.0",
     ),
+    "anchors": (
+        lambda m: setattr(m.proposal_generator.anchor_generator, "offset", 0.5),
+        "anchor_generator",
+    ),
     "normalization": (lambda m: m.pixel_std.mul_(2), r"stem\.conv1"),
     "an activation of 4 bits": (
         lambda m: fix_input(m.backbone.fpn_output2, 4, 1.0),
@@ -101,11 +105,42 @@ def test_classification_networks(tmp_path):
         PackedModel.of(model, cfg, architecture)
 
 
-def test_a_model_that_does_not_run_here_is_said(model, cfg, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(model.backbone, "forward", lambda x: 1 / 0)
+def test_a_model_that_ends_in_an_error_is_compared_up_to_there(
+    model, cfg, tmp_path, monkeypatch, caplog
+):
+    """As rotated boxes do where Detectron2 was not compiled."""
+
+    def fail(*args, **rest):
+        raise NotImplementedError("no such operator")
+
+    monkeypatch.setattr("detectron2.modeling.poolers.assign_boxes_to_levels", fail)
     with caplog.at_level(logging.WARNING, "ptq_det"):
         pack_model(model, cfg, tmp_path / "m.safetensors")
-    assert "were not compared" in caplog.text and "division by zero" in caplog.text
+    assert "compared with the model up to" in caplog.text and "no such operator" in caplog.text
+    (tmp_path / "m.safetensors").unlink()
+    _twice(model.backbone.fpn_output3)
+    with pytest.raises(InputError, match="fpn_output3 gives something else"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+
+
+def test_a_model_that_does_not_run_at_all_is_refused(model, cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "preprocess_image", lambda x: 1 / 0)
+    with pytest.raises(InputError, match=r"cannot be compared, .*\(division by zero\)"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+
+
+def test_what_cannot_run_in_float64_is_compared_in_float32(model, cfg, tmp_path):
+    predictor = model.roi_heads.box_predictor
+    forward = type(predictor).forward
+    single = torch.ones(1)
+
+    def other(x):
+        scores, deltas = forward(predictor, x)
+        return torch.nn.functional.linear(scores, single.expand(1, scores.shape[1])), deltas
+
+    predictor.forward = other
+    with pytest.raises(InputError, match=r"where the model runs roi_heads\.box_predictor"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
 
 
 def test_frozen_codes_of_shift_behind_live_norms_are_not_rounded_again(cfg, randomize_norms):
