@@ -28,7 +28,7 @@ from ptq_det.export.pictures import (
     results_of,
     write_json,
 )
-from ptq_det.export.predictor import OnnxPredictor, decoded
+from ptq_det.export.predictor import OnnxPredictor, decoded, give_back_memory
 
 
 def main():
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--graph", help="of a packed file; default: beside it, MODEL.graph.onnx")
     parser.add_argument("--threads", type=int, help="of ONNX Runtime")
     args = parser.parse_args()
+    give_back_memory()
     with told_in_one_line():
         model = decoded(args.model, args.graph)
         predictor = OnnxPredictor(model, args.threads)

@@ -229,7 +229,7 @@ def _pool(layers: Layers, pooler: nn.Module, levels: list[Value], boxes: str) ->
             raise InputError("the export knows ROIAlignV2 alone")
         mine = as_index(graph, graph.op("Equal", level, graph.number(number + ends[0])))
         own = graph.gather(boxes, mine)
-        pooled.append(
+        value = Value(
             graph.op(
                 "RoiAlign",
                 feature.name,
@@ -242,9 +242,9 @@ def _pool(layers: Layers, pooler: nn.Module, levels: list[Value], boxes: str) ->
                 coordinate_transformation_mode="half_pixel",
             )
         )
+        pooled.append(layers.quantize(value, feature.represents).name)  # small before it is copied
         order.append(mine)
-    value = Value(graph.op("Concat", *pooled, axis=0))
-    value = layers.quantize(value, levels[0].represents)
+    value = layers.quantize(Value(graph.op("Concat", *pooled, axis=0)), levels[0].represents)
     return _Pooled(graph, value, graph.op("Concat", *order, axis=0))
 
 

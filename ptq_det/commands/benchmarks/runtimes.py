@@ -1,0 +1,130 @@
+"""Exported models on other runtimes, as rows of the benchmark: ONNX Runtime and OpenVINO."""
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from detectron2.structures.keypoints import heatmaps_to_keypoints
+from torch import nn
+
+from ...errors import InputError
+from ...export import export_onnx
+
+__all__ = ["Runtime", "runtimes"]
+
+
+class Runtime(nn.Module):
+    """An exported model in the place of a Detectron2 model, its masks pasted as there.
+
+    Args:
+        file: ONNX model, or OpenVINO's form of one.
+        predict: gives the outputs by name for a picture, uint8 ``(height, width, 3)``.
+    """
+
+    def __init__(self, file: str, predict: Callable[[np.ndarray], dict[str, np.ndarray]]):
+        super().__init__()
+        self.file, self._predict = file, predict
+
+    def forward(self, batch: list[dict]) -> list[dict]:
+        """As Detectron2's models in evaluation mode."""
+        return [{"instances": self._one(sample)} for sample in batch]
+
+    def _one(self, sample: dict) -> Instances:
+        picture = sample["image"].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+        found = {name: torch.from_numpy(x) for name, x in self._predict(picture).items()}
+        instances = Instances(picture.shape[:2])
+        instances.pred_boxes = Boxes(found["boxes"])
+        instances.scores, instances.pred_classes = found["scores"], found["classes"].long()
+        if "masks" in found:
+            instances.pred_masks = found["masks"][:, None]
+        if "heatmaps" in found:
+            points = heatmaps_to_keypoints(found["heatmaps"], found["boxes"])
+            instances.pred_keypoints = points[:, :, [0, 1, 3]]
+        size = [
+            sample.get(key, side)
+            for key, side in zip(("height", "width"), picture.shape[:2], strict=True)
+        ]
+        return detector_postprocess(instances, *size)
+
+
+def runtimes(
+    packed: str, pictures: Iterable[np.ndarray], folder: str | None = None
+) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """The packed file on each runtime that is installed, and why others are left out.
+
+    Args:
+        packed: calibrated packed file.
+        pictures: some dozens, uint8 in the model's channel order, by which NNCF finds ranges of its
+            own.
+        folder: for the exported models.
+    """
+    folder = Path(folder or tempfile.mkdtemp())
+    models: dict[str, Runtime] = {}
+    left_out: dict[str, str] = {}
+    files = {}
+    for name, int8 in (("float", False), ("int8", True)):
+        files[name] = str(folder / f"{name}.onnx")
+        try:
+            export_onnx(packed, files[name], int8)
+        except (ImportError, InputError) as error:
+            left_out[f"onnx {name}"] = str(error)
+            del files[name]
+    for name, file in files.items():
+        models[f"onnxruntime {name}"] = Runtime(file, _onnxruntime(file))
+    if importlib.util.find_spec("openvino") is None:
+        left_out["openvino"] = "pip install openvino nncf"
+        return models, left_out
+    for name, file in files.items():
+        models[f"openvino {name}"] = Runtime(file, _openvino(file))
+    if "float" in files and importlib.util.find_spec("nncf") is not None:
+        file = _quantized_by_nncf(files["float"], list(pictures), str(folder / "nncf.xml"))
+        models["openvino nncf"] = Runtime(file, _openvino(file))
+    else:
+        left_out["openvino nncf"] = "pip install nncf"
+    return models, left_out
+
+
+def _onnxruntime(file: str) -> Callable:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda picture: dict(zip(names, session.run(None, {"picture": picture}), strict=True))
+
+
+def _openvino(file: str) -> Callable:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # where it has no integers, as all others here
+    }
+    model = openvino.Core().compile_model(file, "CPU", settings)
+    names = {output: next(iter(output.get_names() & _OUTPUTS)) for output in model.outputs}
+
+    def predict(picture):
+        found = model({"picture": picture})
+        return {name: np.array(found[output]) for output, name in names.items()}
+
+    return predict
+
+
+_OUTPUTS = {"boxes", "scores", "classes", "masks", "heatmaps"}
+
+
+def _quantized_by_nncf(file: str, pictures: list[np.ndarray], target: str) -> str:
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(file)
+    dataset = nncf.Dataset(pictures, lambda picture: {"picture": picture})
+    openvino.save_model(nncf.quantize(model, dataset, subset_size=len(pictures)), target)
+    return target
