@@ -18,7 +18,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-from ..coco_defaults import fill_in
+from ..coco_defaults import complete
 from ..packing.header import class_names
 
 __all__ = ["EVALUATOR_TYPES", "build_evaluator"]
@@ -27,24 +27,31 @@ __all__ = ["EVALUATOR_TYPES", "build_evaluator"]
 class _CompleteCOCOEvaluator(COCOEvaluator):
     """Fills in what COCO's evaluation reads of annotations and other tools do not write."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        fill_in(self._coco_api.anns.values())
+    def __init__(self, cfg: CfgNode, name: str, folder: str):
+        # Annotations that were written for another run may be those of other records.
+        super().__init__(
+            name,
+            output_dir=folder,
+            kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
+            allow_cached_coco=False,
+        )
+        complete(self._coco_api)
 
 
-# evaluator_type of a data set's metadata -> what evaluates it, as (data set, folder) -> evaluator
+# evaluator_type of a data set's metadata -> what evaluates it, as (config, data set, folder) ->
+# evaluator
 _EVALUATORS = {
-    "coco": [lambda name, folder: _CompleteCOCOEvaluator(name, output_dir=folder)],
-    "sem_seg": [lambda name, folder: SemSegEvaluator(name, output_dir=folder)],
+    "coco": [_CompleteCOCOEvaluator],
+    "sem_seg": [lambda cfg, name, folder: SemSegEvaluator(name, output_dir=folder)],
     "coco_panoptic_seg": [
-        lambda name, folder: SemSegEvaluator(name, output_dir=folder),
-        lambda name, folder: _CompleteCOCOEvaluator(name, output_dir=folder),
-        lambda name, folder: COCOPanopticEvaluator(name, folder),
+        lambda cfg, name, folder: SemSegEvaluator(name, output_dir=folder),
+        _CompleteCOCOEvaluator,
+        lambda cfg, name, folder: COCOPanopticEvaluator(name, folder),
     ],
-    "cityscapes_instance": [lambda name, folder: CityscapesInstanceEvaluator(name)],
-    "cityscapes_sem_seg": [lambda name, folder: CityscapesSemSegEvaluator(name)],
-    "pascal_voc": [lambda name, folder: PascalVOCDetectionEvaluator(name)],
-    "lvis": [lambda name, folder: LVISEvaluator(name, output_dir=folder)],
+    "cityscapes_instance": [lambda cfg, name, folder: CityscapesInstanceEvaluator(name)],
+    "cityscapes_sem_seg": [lambda cfg, name, folder: CityscapesSemSegEvaluator(name)],
+    "pascal_voc": [lambda cfg, name, folder: PascalVOCDetectionEvaluator(name)],
+    "lvis": [lambda cfg, name, folder: LVISEvaluator(name, output_dir=folder)],
 }
 
 EVALUATOR_TYPES = tuple(sorted(_EVALUATORS))
@@ -70,7 +77,7 @@ def build_evaluator(
             f"known are {', '.join(EVALUATOR_TYPES)}"
         )
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    evaluators = [build(dataset_name, folder) for build in _EVALUATORS[kind]]
+    evaluators = [build(cfg, dataset_name, folder) for build in _EVALUATORS[kind]]
     evaluator = evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
     trained, tested = class_names(cfg), MetadataCatalog.get(dataset_name).get("thing_classes") or []
     if trained == list(tested) or sorted(trained) != sorted(tested):

@@ -1,9 +1,12 @@
 """Mixed precision on CPUs, which Detectron2's ``AMPTrainer`` has for CUDA alone."""
 
 import torch
+from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from torch import nn
 
 __all__ = ["use_bfloat16", "use_channels_last"]
+
+_HEADS = ("mask", "keypoint")
 
 
 def use_bfloat16(model: nn.Module) -> None:
@@ -38,19 +41,27 @@ def _in_float32(module, args, output):
 def use_channels_last(model: nn.Module) -> None:
     """Let a model's convolutions work in channels-last, which CPUs are faster in.
 
-    Weights stay as they are: it is the inputs of backbone and mask head that are laid out anew.
+    Weights stay as they are: it is the inputs of backbone and of mask and keypoint head that are
+    laid out anew. Keypoint heads of other classes than Detectron2's are left alone.
 
     Args:
         model: of Detectron2; changed by hooks.
     """
     model.backbone.register_forward_pre_hook(_channels_last)
     heads = getattr(model, "roi_heads", None)
-    for name in ("mask_head", "keypoint_head"):
-        head = getattr(heads, name, None)
-        if isinstance(head, nn.Module):
-            head.register_forward_pre_hook(_channels_last)
+    mask_head, keypoint_head = (getattr(heads, f"{name}_head", None) for name in _HEADS)
+    if isinstance(mask_head, nn.Module):
+        mask_head.register_forward_pre_hook(_channels_last)
+    if isinstance(keypoint_head, KRCNNConvDeconvUpsampleHead):
+        keypoint_head.register_forward_pre_hook(_channels_last)
+        # Loss and inference view the heatmaps of a keypoint as one row.
+        keypoint_head.score_lowres.register_forward_hook(_contiguous)
 
 
 def _channels_last(module, args):
     first, *others = args
     return (first.contiguous(memory_format=torch.channels_last), *others)
+
+
+def _contiguous(module, args, output):
+    return output.contiguous()

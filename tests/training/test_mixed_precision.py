@@ -1,6 +1,7 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import Keypoints
 from detectron2.utils.events import EventStorage
 
 from ptq_det import TernaryTrainer
@@ -63,6 +64,44 @@ def test_channels_last_changes_no_result(cfg, batch):
     for name, features in after.items():
         assert features.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(features, before[name], rtol=1e-4, atol=1e-3)
+
+
+@pytest.fixture
+def keypoint_model(cfg):
+    """A narrow Keypoint R-CNN, and a batch for it."""
+    batch = next(iter(TernaryTrainer.build_train_loader(cfg)))
+    for sample in batch:
+        instances = sample["instances"]
+        instances.remove("gt_masks")
+        boxes = instances.gt_boxes.tensor
+        points = torch.stack([boxes[:, :2] + 2, boxes[:, 2:] - 2], 1)
+        instances.gt_keypoints = Keypoints(
+            torch.cat([points, torch.full_like(points, 2)], 2)[..., :3]
+        )
+    cfg.MODEL.MASK_ON, cfg.MODEL.KEYPOINT_ON = False, True
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 2
+    cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [8, 8]
+    return build_model(cfg), batch
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_keypoints_are_trained_in_channels_last(keypoint_model, mixed):
+    model, batch = keypoint_model
+    use_channels_last(model)
+    if mixed:
+        use_bfloat16(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    before = model.roi_heads.keypoint_head.score_lowres.weight.detach().clone()
+    with EventStorage():
+        losses = model.train()(batch)
+    assert float(losses["loss_keypoint"]) > 0
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert not torch.equal(before, model.roi_heads.keypoint_head.score_lowres.weight)
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    with torch.no_grad():
+        found = model.eval()(batch)[0]["instances"]
+    assert len(found) and found.pred_keypoints.shape[1:] == (2, 3)
 
 
 def test_trainer_uses_it_on_a_cpu(cfg):
