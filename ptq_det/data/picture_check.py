@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from PIL import Image
 from tqdm import tqdm
 
+from .picture_depth import bits_of
+
 __all__ = ["check_pictures"]
 
-_TURNED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
+_EXCHANGED = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-_TAIL = 4096  # bytes at the end of a file in which its end is looked for
-_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+# How files end. Of other formats only decoding tells whether they are whole, but of WebP, which
+# Pillow does not open where it is cut.
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "WEBP": b""}
+_TAIL = 4096  # bytes at the end of a file that are looked at
+_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 def check_pictures(records: Iterable[dict], decode: bool = False) -> list[str]:
@@ -40,17 +44,26 @@ def _trouble_of(record: dict, decode: bool) -> str | None:
         return "it is not there"
     try:
         with Image.open(path) as image:
-            if image.mode in _MODES:
-                return f"its pixels have more than 8 bits (mode {image.mode}); save it in 8 bits"
-            if decode or _may_be_cut(path, image.format):
+            bits = bits_of(image, path)
+            if image.mode in _DEEP or bits > 8:
+                mode = f"mode {image.mode}" if image.mode in _DEEP else f"{bits} a channel"
+                return f"its pixels have more than 8 bits ({mode}); save it in 8 bits"
+            if image.mode == "LAB":
+                return "its colours are L*a*b*, which are not read; save it in RGB"
+            turned = image.format == "TIFF" and image.getexif().get(_ORIENTATION, 1) != 1
+            if turned:  # by Pillow when it decodes, and then by Detectron2
+                return "EXIF turns it, and a TIFF is turned twice then; save it turned"
+            tail = _tail(path)
+            end = _ENDS.get(image.format or "")
+            if decode or end is None or not tail.rstrip(b"\0").endswith(end):
                 image.load()
             width, height = image.size
             # Pillow decodes a whole PNG to look for EXIF behind its pixels, where few have it.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            if has_exif and image.getexif().get(_ORIENTATION) in _TURNED:
+            has_exif = image.format != "PNG" or "exif" in image.info or b"eXIf" in tail
+            if has_exif and image.getexif().get(_ORIENTATION) in _EXCHANGED:
                 width, height = height, width
     except Image.DecompressionBombError as error:
-        return str(error)
+        return f"it has too many pixels ({error}); scale it down, and its annotations"
     except Exception as error:  # decoders end in whatever they like
         return f"it cannot be read ({error}); get it again, or take it out"
     expected = record.get("width", width), record.get("height", height)
@@ -62,10 +75,7 @@ def _trouble_of(record: dict, decode: bool) -> str | None:
     return None
 
 
-def _may_be_cut(path: str, kind: str | None) -> bool:
-    end = _ENDS.get(kind or "")
-    if end is None:
-        return False
+def _tail(path: str) -> bytes:
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - _TAIL))
-        return end not in file.read()
+        return file.read()
