@@ -8,8 +8,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..data.coco_check import check_coco
+from ..data.coco_check import check_content, class_names_of, pictures_of, read_coco
 from ..data.picture_check import check_pictures
+from ..data.record_check import check_records
 from ..errors import InputError
 from ..inference.evaluators import EVALUATOR_TYPES
 from ..packing.header import CLASS_KEYS, number_of_classes
@@ -23,7 +24,18 @@ __all__ = [
     "datasets_of",
 ]
 
-_SHOWN = 20  # lines of a message
+_SHOWN = 10  # lines of a data set in a message
+_PATHS = (  # keys of a data set's metadata
+    "json_file",
+    "image_root",
+    "panoptic_json",
+    "panoptic_root",
+    "sem_seg_root",
+    "image_dir",
+    "gt_dir",
+    "dirname",
+)
+_COCO_TYPES = ("coco", "coco_panoptic_seg", None)  # whose json_file is in COCO's format
 _LIBRARIES = {  # evaluator_type of a data set -> what its evaluation imports, and its name at PyPI
     "lvis": ("lvis", "lvis"),
     "coco_panoptic_seg": (
@@ -61,7 +73,7 @@ def check_datasets(names) -> None:
         metadata = MetadataCatalog.get(name)
         if "prepare" in metadata.as_dict():
             metadata.prepare()
-        for key in ("json_file", "image_root"):
+        for key in _PATHS:
             path = metadata.get(key)
             if path and not PathManager.exists(path):
                 raise InputError(
@@ -71,7 +83,8 @@ def check_datasets(names) -> None:
 
 
 def check_data(cfg: CfgNode, training: bool, decode: bool = False) -> None:
-    """Look through annotations in COCO's format, and through the headers of their pictures.
+    """Look through annotations in COCO's format or the records of a registered function, and
+    through the headers of their pictures.
 
     Args:
         cfg: full config.
@@ -82,25 +95,49 @@ def check_data(cfg: CfgNode, training: bool, decode: bool = False) -> None:
         InputError: something would fail, or mislead, in training or evaluation; the message has
             all that was found, with what to do.
     """
-    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
     lines = []
     for name in datasets_of(cfg, training):
-        metadata = MetadataCatalog.get(name)
-        path = metadata.get("json_file")
-        if path is None or metadata.get("evaluator_type") not in ("coco", None):
-            continue
-        path = PathManager.get_local_path(path)
-        learned = training and name in cfg.DATASETS.TRAIN
-        polygons = learned and cfg.INPUT.MASK_FORMAT == "polygon"
-        troubles = check_coco(path, cfg.MODEL.MASK_ON, polygons, keypoints)
-        lines += [f"{path}: {trouble}" for trouble in troubles]
-        if not troubles:
-            lines += check_pictures(DatasetCatalog.get(name), decode)
+        found = _troubles_of(cfg, name, training and name in cfg.DATASETS.TRAIN, decode)
+        lines += found[:_SHOWN]
+        if len(found) > _SHOWN:
+            lines.append(f"and {len(found) - _SHOWN} more of {name!r}")
     if lines:
-        more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        raise InputError(
-            "the data cannot be used as they are:\n  " + "\n  ".join(lines[:_SHOWN]) + more
-        )
+        raise InputError("the data cannot be used as they are:\n  " + "\n  ".join(lines))
+
+
+def _troubles_of(cfg: CfgNode, name: str, learned: bool, decode: bool) -> list[str]:
+    """What is wrong with a data set, a line each."""
+    metadata = MetadataCatalog.get(name)
+    path, root = metadata.get("json_file"), metadata.get("image_root")
+    is_coco = path is not None and metadata.get("evaluator_type") in _COCO_TYPES
+    lines, pictures = [], []
+    if is_coco:
+        path = PathManager.get_local_path(path)
+        content, troubles = read_coco(path)
+        if content:
+            troubles = check_content(content, *_demands(cfg, name, learned))
+            pictures = pictures_of(content, root) if troubles and root is not None else []
+        del content  # before Detectron2 has its own
+        lines = [f"{path}: {trouble}" for trouble in troubles]
+    if not lines:
+        try:
+            records = DatasetCatalog.get(name)
+        except Exception as error:  # functions of others raise what they like
+            return [f"data set {name!r} cannot be read ({type(error).__name__}: {error})"]
+        if not isinstance(records, list):
+            return []  # a data set of PyTorch's, which is read one by one
+        classes = None if is_coco else number_of_classes(cfg)  # those of a file have names
+        troubles, pictures = check_records(records, classes, name in cfg.DATASETS.TEST)
+        lines = [f"data set {name!r}: {trouble}" for trouble in troubles]
+    return lines + check_pictures(pictures, decode)
+
+
+def _demands(cfg: CfgNode, name: str, learned: bool) -> tuple[bool, bool, int, bool]:
+    """Whether annotations need masks, polygons, how many keypoints, and objects."""
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
+    polygons = learned and cfg.INPUT.MASK_FORMAT == "polygon"
+    background = not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and name not in cfg.DATASETS.TEST
+    return cfg.MODEL.MASK_ON, polygons, keypoints, not (learned and background)
 
 
 def check_evaluators(cfg: CfgNode) -> None:
@@ -119,8 +156,13 @@ def check_evaluators(cfg: CfgNode) -> None:
             )
 
 
-def check_keypoints(cfg: CfgNode, training: bool) -> None:
+def check_keypoints(cfg: CfgNode, training: bool, readable: bool = True) -> None:
     """Hold ``NUM_KEYPOINTS`` against what data sets and evaluation know of keypoints.
+
+    Args:
+        cfg: full config.
+        training: whether ``DATASETS.TRAIN`` counts too.
+        readable: whether the data sets were read, which tells the names of some keypoints.
 
     Raises:
         InputError: names or flips of keypoints are not known, there are more or fewer, or the
@@ -132,6 +174,8 @@ def check_keypoints(cfg: CfgNode, training: bool) -> None:
     for name in datasets_of(cfg, training):
         metadata = MetadataCatalog.get(name)
         names = metadata.get("keypoint_names")
+        if names is None and not readable:
+            continue
         if names is None or metadata.get("keypoint_flip_map") is None:
             raise InputError(
                 f"data set {name!r} does not tell the names of its keypoints, nor which of them "
@@ -153,7 +197,7 @@ def check_keypoints(cfg: CfgNode, training: bool) -> None:
         )
 
 
-def check_classes(cfg: CfgNode, training: bool = True) -> None:
+def check_classes(cfg: CfgNode, training: bool = True, readable: bool = True) -> None:
     """Compare the classes of the data sets with the model's, and those of test sets with the
     training sets'.
 
@@ -162,6 +206,8 @@ def check_classes(cfg: CfgNode, training: bool = True) -> None:
     Args:
         cfg: full config.
         training: whether ``DATASETS.TRAIN`` counts too.
+        readable: whether Detectron2 can read the data sets; else the categories are taken from
+            their files.
 
     Raises:
         InputError: another number or names of classes, or, among training sets, another order. A
@@ -170,8 +216,14 @@ def check_classes(cfg: CfgNode, training: bool = True) -> None:
     expected = number_of_classes(cfg)
     first = None
     for name in datasets_of(cfg, training):
-        classes = _classes_of(name)
+        classes = _classes_of(name, readable)
         if classes is None:
+            kind = MetadataCatalog.get(name).get("evaluator_type")
+            if readable and name in cfg.DATASETS.TEST and kind == "coco":
+                raise InputError(
+                    f"test set {name!r} does not tell the names of its classes, which its "
+                    f"evaluation reads; call MetadataCatalog.get({name!r}).set(thing_classes=[…])"
+                )
             continue
         if expected is not None and len(classes) != expected:
             key = f"MODEL.{CLASS_KEYS[cfg.MODEL.META_ARCHITECTURE]}.NUM_CLASSES"
@@ -192,9 +244,12 @@ def check_classes(cfg: CfgNode, training: bool = True) -> None:
             )
 
 
-def _classes_of(name: str) -> list[str] | None:
+def _classes_of(name: str, readable: bool) -> list[str] | None:
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes") and metadata.get("json_file"):
+        if not readable:
+            content, _ = read_coco(PathManager.get_local_path(metadata.json_file))
+            return class_names_of(content) if content else None
         DatasetCatalog.get(name)  # COCO files tell their classes when they are read
     classes = metadata.get("thing_classes")
     return None if classes is None else list(classes)

@@ -20,6 +20,13 @@ from .data_checks import (
     check_keypoints,
     datasets_of,
 )
+from .input_checks import (
+    check_augmentation,
+    check_expected_results,
+    check_proposals,
+    check_sizes,
+)
+from .stuff_checks import check_stuff_classes
 
 __all__ = [
     "check_augmentation",
@@ -62,7 +69,10 @@ def preflight(
 
     passes(TernarySettings.from_cfg, cfg)
     passes(check_device, cfg)
+    passes(check_sizes, cfg, training)
     passes(check_augmentation, cfg)
+    passes(check_proposals, cfg, training)
+    passes(check_expected_results, cfg, training)
     if training:
         passes(check_batch, cfg, processes)
         passes(check_output, cfg)
@@ -72,9 +82,10 @@ def preflight(
     there = [passes(check_datasets, [name]) for name in datasets_of(cfg, training)]
     if all(there):
         passes(check_evaluators, cfg)
-        if passes(check_data, cfg, training, decode):  # else they cannot be read
-            passes(check_classes, cfg, training)
-            passes(check_keypoints, cfg, training)
+        readable = passes(check_data, cfg, training, decode)
+        passes(check_classes, cfg, training, readable)
+        passes(check_stuff_classes, cfg, training)
+        passes(check_keypoints, cfg, training, readable)
     if len(found) == 1:
         raise InputError(found[0])
     if found:
@@ -104,15 +115,6 @@ def check_device(cfg: CfgNode) -> None:
         raise InputError(
             f"SOLVER.AMP.ENABLED needs a GPU or CPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
             "set SOLVER.AMP.ENABLED False"
-        )
-
-
-def check_augmentation(cfg: CfgNode) -> None:
-    """Raise :class:`InputError` if test-time augmentation is asked for and the model has none."""
-    if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        raise InputError(
-            "TEST.AUG.ENABLED is True, but Detectron2 has test-time augmentation for "
-            f"GeneralizedRCNN alone, not for {cfg.MODEL.META_ARCHITECTURE}; set it False"
         )
 
 

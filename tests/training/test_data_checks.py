@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from ptq_det.errors import InputError
@@ -15,6 +15,7 @@ from ptq_det.training.data_checks import (
     check_evaluators,
     check_keypoints,
 )
+from ptq_det.training.preflight import preflight
 
 
 def test_a_dataset_that_is_not_registered_is_named_with_its_neighbours(pictures):
@@ -92,6 +93,98 @@ def test_pictures_are_decoded_on_request(cfg, tmp_path, pictures):
     check_data(cfg, training=False)
     with pytest.raises(InputError, match="it cannot be read"):
         check_data(cfg, training=False, decode=True)
+
+
+def registered(name, records, **metadata):
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: records)
+    MetadataCatalog.get(name).set(**metadata)
+    return (name,)
+
+
+def test_records_of_a_function_are_looked_through(cfg, pictures):
+    path = next((pictures / "val").iterdir())
+    box = {"bbox": [1, 1, 20, 20], "bbox_mode": 0, "category_id": 5}
+    record = {"file_name": str(path), "image_id": 1, "width": 128, "height": 128}
+    good = [{**record, "annotations": [box]}]
+    metadata = {"evaluator_type": "coco", "thing_classes": list("abcdef")}
+    cfg.DATASETS.TEST = registered("own_val", good, **metadata)
+    check_data(cfg, training=False)
+    check_classes(cfg, training=False)
+    bad = [{**good[0], "annotations": [{**box, "category_id": 6}]}]
+    bad.append({**record, "image_id": 2, "file_name": "nowhere.png"})
+    cfg.DATASETS.TEST = registered("own_val", bad, **metadata)
+    message = r"(?s)'own_val': 1 times.*the model's 6 classes.*nowhere\.png: it is not there"
+    with pytest.raises(InputError, match=message):
+        check_data(cfg, training=False)
+    cfg.DATASETS.TEST = registered("own_val", good, evaluator_type="coco")
+    with pytest.raises(InputError, match="'own_val' does not tell the names of its classes"):
+        check_classes(cfg, training=False)
+
+
+def test_a_function_that_fails_is_named(cfg):
+    cfg.DATASETS.TEST = registered("fails_val", [])
+    with pytest.raises(InputError, match="'fails_val': it has no pictures"):
+        check_data(cfg, training=False)
+    DatasetCatalog.remove("fails_val")
+    DatasetCatalog.register("fails_val", lambda: 1 / 0)
+    with pytest.raises(InputError, match=r"'fails_val' cannot be read \(ZeroDivisionError: div"):
+        check_data(cfg, training=False)
+
+
+def changed(name, change, tmp_path):
+    content = json.loads(Path(MetadataCatalog.get("few_val").json_file).read_text())
+    change(content)
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    images = MetadataCatalog.get("few_val").image_root
+    register_coco_instances(name, {}, str(tmp_path / f"{name}.json"), images)
+    return (name,)
+
+
+def test_bad_annotations_hide_nothing(cfg, tmp_path):
+    def change(content):
+        content["annotations"][0]["bbox"] = [1, 2]
+        content["images"][0]["file_name"] = "nowhere.png"
+        content["categories"].append({"id": 99, "name": "moon"})
+
+    cfg.DATASETS.TEST = changed("bad_val", change, tmp_path)
+    message = r"(?s)2 things.*no bbox of four.*nowhere\.png: it is not there.*has 7 classes but"
+    with pytest.raises(InputError, match=message):
+        preflight(cfg, training=False)
+
+
+def test_many_troubles_of_one_data_set_hide_no_other(cfg, tmp_path):
+    def change(content):
+        for i, image in enumerate(content["images"] * 6):
+            content["images"].append({**image, "id": 1000 + i, "file_name": f"{i}.png"})
+
+    def bare(content):
+        content["annotations"].clear()
+
+    cfg.DATASETS.TRAIN = changed("many_train", change, tmp_path)
+    cfg.DATASETS.TEST = changed("empty_val", bare, tmp_path)
+    message = r"(?s)9\.png: it is not there\n  and 14 more of 'many_train'\n.*no annotations of"
+    with pytest.raises(InputError, match=message):
+        check_data(cfg, training=True)
+
+
+def test_background_may_be_learned_where_it_is_not_filtered(cfg, tmp_path):
+    def bare(content):
+        content["annotations"].clear()
+
+    cfg.DATASETS.TRAIN += changed("background_train", bare, tmp_path)
+    with pytest.raises(InputError, match="no annotations of single objects"):
+        check_data(cfg, training=True)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    check_data(cfg, training=True)
+
+
+def test_folders_of_other_kinds_have_to_be_there():
+    registered("elsewhere_val", [], dirname="/nowhere/VOC2007")
+    with pytest.raises(InputError, match=r"'elsewhere_val' needs '/nowhere/VOC2007'"):
+        check_datasets(["elsewhere_val"])
 
 
 def test_evaluations_that_are_not_known_or_lack_a_library(cfg, monkeypatch):

@@ -4,21 +4,12 @@ import pytest
 
 from ptq_det.errors import InputError
 from ptq_det.training.preflight import (
-    check_augmentation,
     check_crop,
     check_device,
     check_output,
     check_weights,
     preflight,
 )
-
-
-def test_augmentation_that_an_architecture_lacks(cfg):
-    cfg.TEST.AUG.ENABLED = True
-    check_augmentation(cfg)
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    with pytest.raises(InputError, match=r"TEST\.AUG.*not for RetinaNet"):
-        check_augmentation(cfg)
 
 
 def test_weights_must_be_there(tmp_path):
@@ -103,3 +94,13 @@ def test_data_that_are_not_there_are_named_with_the_rest(cfg):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("few_trian",), ("few_vla",)
     with pytest.raises(InputError, match=r"(?s)few_trian.*few_vla"):
         preflight(cfg)
+
+
+def test_settings_of_the_last_evaluation_are_looked_at(cfg):
+    cfg.DATASETS.TEST = ("few_val",)
+    cfg.INPUT.MAX_SIZE_TEST, cfg.MODEL.LOAD_PROPOSALS, cfg.TEST.AUG.ENABLED = 0, True, True
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", 1]]
+    with pytest.raises(InputError, match=r"^4 things") as error:
+        preflight(cfg)
+    for part in ("MAX_SIZE_TEST is 0", "PROPOSAL_FILES_TRAIN", "TEST.AUG", "EXPECTED_RESULTS"):
+        assert part in str(error.value)
