@@ -11,6 +11,7 @@ import re
 import yaml
 from detectron2.config import CfgNode
 
+from .config_bounds import check_bounds
 from .container import PackedFileError
 
 __all__ = ["config_text", "merge_config"]
@@ -21,10 +22,18 @@ _TAKEN = {
     "INPUT": {"FORMAT", "MASK_FORMAT", "MIN_SIZE_TEST", "MAX_SIZE_TEST"},
     "TEST": {"DETECTIONS_PER_IMAGE"},
 }
-_LEFT = {"DEVICE", "WEIGHTS", "LOAD_PROPOSALS"}  # of MODEL
-_PLACE = re.compile(r"(^|_)(FILES?|PATHS?|DIRS?|URLS?|FOLDERS?|WORKERS)$")  # names of keys
+_LEFT = {"DEVICE", "WEIGHTS", "LOAD_PROPOSALS"}
+_PLACE = re.compile(  # words in the names of keys
+    r"(^|_)(FILE|PATH|DIR|DIRECTORY|FOLDER|ROOT|URL|URI|HOST|PORT|ADDRESS|ADDR|SERVER|PROXY|SOCKET"
+    r"|WORKER|THREAD|PROCESS|PROC|GPU|PRETRAINED|CHECKPOINT|CKPT|VOCAB|CACHE|DOWNLOAD)(E?S)?(_|$)",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r"[A-Za-z0-9_+\-. ]{0,100}")  # of a registered part, a feature, a norm, a mode
-_FILE = re.compile(r"\.(pkl|pth?|bin|npy|npz|ya?ml|json|safetensors|ckpt|tar|gz|zip|py|so)$|\.\.")
+_FILE = re.compile(
+    r"\.(pkl|pickle|pth?|pt[lz]|t7|bin|np[yz]|ya?ml|json|txt|csv|xml|h5|hdf5|onnx|pb|tflite|params"
+    r"|caffemodel|model|safetensors|ckpt|tar|tgz|gz|bz2|xz|zip|7z|py|pyc|so|dll|sh|jpe?g|png)$|\.\.",
+    re.IGNORECASE,
+)
 _TEXT, _DEPTH, _NODES = 1 << 17, 16, 20_000
 _LARGEST = 1 << 22  # magnitude of a whole number: sizes, counts, widths
 
@@ -46,12 +55,12 @@ def _plain(node: dict, name: str) -> dict:
     return {
         key: _plain(value, f"{name}.{key}") if isinstance(value, dict) else value
         for key, value in node.items()
-        if _may_travel(key, name)
+        if _may_travel(key)
     }
 
 
-def _may_travel(key: str, node: str) -> bool:
-    return not (_PLACE.search(key) or (node == "MODEL" and key in _LEFT))
+def _may_travel(key: str) -> bool:
+    return not (_PLACE.search(key) or key.upper() in _LEFT)
 
 
 def merge_config(text: str, cfg: CfgNode, path: str) -> None:
@@ -78,6 +87,7 @@ def merge_config(text: str, cfg: CfgNode, path: str) -> None:
                 raise ValueError(f"{node} is no node")
             chosen = {k: v for k, v in values.items() if keys is None or k in keys}
             _merge(chosen, cfg[node], node)
+        check_bounds(cfg)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise PackedFileError(path, f"its config cannot be read ({error})") from error
 
@@ -86,7 +96,9 @@ def _parse(text: str):
     if len(text) > _TEXT:
         raise ValueError(f"{len(text)} characters")
     if text.lstrip().startswith("{"):
-        return json.loads(text)
+        stored = json.loads(text)
+        _count_built(stored)
+        return stored
     _count(text)
     return yaml.load(text, Loader=_Loader)
 
@@ -124,9 +136,26 @@ def _count(text: str) -> None:
             raise ValueError(f"more than {_NODES} values")
 
 
+def _count_built(stored) -> None:
+    """The same bounds for JSON, which has no aliases: its text bounds the work before."""
+    level, total = [stored], 0
+    for _ in range(_DEPTH + 1):
+        total += len(level)
+        if total > _NODES:
+            raise ValueError(f"more than {_NODES} values")
+        parts = (x.values() if isinstance(x, dict) else x for x in level if _has_parts(x))
+        level = [each for part in parts for each in part]
+    if level:
+        raise ValueError(f"more than {_DEPTH} nodes inside each other")
+
+
+def _has_parts(value) -> bool:
+    return isinstance(value, (dict, list))
+
+
 def _merge(stored: dict, node: CfgNode, name: str) -> None:
     for key, value in stored.items():
-        if not isinstance(key, str) or key not in node or not _may_travel(key, name):
+        if not isinstance(key, str) or key not in node or not _may_travel(key):
             continue
         full = f"{name}.{key}"
         if isinstance(node[key], CfgNode):

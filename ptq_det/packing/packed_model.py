@@ -18,7 +18,7 @@ from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
 from .claims import Claim, check_claims
 from .container import Container, PackedFileError
-from .header import Header, class_names
+from .header import Header, class_names, number_of_classes
 from .model_config import config_text, merge_config
 from .names import PARTS
 from .outputs import check_outputs
@@ -172,6 +172,7 @@ class PackedModel:
         name = os.fspath(path)
         head = Header.of(container.metadata, name)
         packed = cls({}, {}, head.config, head.architecture, head.classes, name, head.ranges, base)
+        packed._forget_other_classes()
         if not weights:
             return packed
         tensors = dict(container.tensors)
@@ -223,6 +224,15 @@ class PackedModel:
         add_ternary_config(cfg)
         cfg.TERNARY.SKIP = ["*"]
         return cfg
+
+    def _forget_other_classes(self) -> None:
+        """Drop names that are not as many as the model's classes: earlier releases wrote such."""
+        if self.architecture.is_detector:
+            expected = number_of_classes(self.cfg())
+        else:
+            expected = self.architecture.classes
+        if expected is not None and len(self.classes) != expected:
+            self.classes = []
 
     def _build_empty(self, device: str) -> nn.Module:
         cfg = self.cfg() if self.architecture.is_detector else None

@@ -65,8 +65,54 @@ def test_keys_of_a_project_count_where_the_reader_has_them():
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("WEIGHTS", "evil"),
+        ("PRETRAINED", "evil"),
+        ("PRETRAINED_WEIGHTS", "evil"),
+        ("CHECKPOINT", "evil"),
+        ("CKPT", "evil"),
+        ("VOCAB", "evil"),
+        ("HOST", "example.org"),
+        ("PORT", 80),
+        ("NUM_PROCESSES", 4_000_000),
+        ("NUM_THREADS", 9),
+        ("num_workers", 9),
+        ("DATA_ROOT", "evil"),
+        ("CACHE_DIRS", "evil"),
+        ("DEVICE", "cuda"),
+        ("FILE_NAME", "evil"),
+    ],
+)
+def test_no_key_of_a_path_an_address_or_a_process_count_passes_however_deep(key, value):
+    cfg = get_cfg()
+    kind = type(value)()
+    cfg.MODEL.PLUGIN = type(cfg)({key: kind, "DEEP": type(cfg)({key: kind}), "PROCESSED": 0})
+    stored = {key: value, "DEEP": {key: value}, "PROCESSED": 3}
+    found = merged({"MODEL": {"PLUGIN": stored}}, cfg)
+    assert found.MODEL.PLUGIN[key] == found.MODEL.PLUGIN.DEEP[key] == kind
+    assert found.MODEL.PLUGIN.PROCESSED == 3
+
+
+@pytest.mark.parametrize(
     "value",
-    ["/etc/passwd", "a/b", "..", "x.pkl", "http://a", "~root", "a\\b", 3, None, ["a"], {"a": 1}],
+    [
+        "evil.PKL",
+        "evil.t7",
+        "evil.pickle",
+        "evil.Onnx",
+        "/etc/passwd",
+        "a/b",
+        "..",
+        "x.pkl",
+        "http://a",
+        "~root",
+        "a\\b",
+        3,
+        None,
+        ["a"],
+        {"a": 1},
+    ],
 )
 def test_a_name_is_no_path_and_of_the_kind_of_its_default(value):
     with pytest.raises(PackedFileError, match="its config cannot be read"):
@@ -107,8 +153,10 @@ def bomb(depth=9, width=9):
         "MODEL: {BACKBONE: 3}",
         '{"MODEL": ' + "[" * 50_000,
         '{"MODEL": [1]}',
+        json.dumps({"MODEL": {"X": [1] * 20_001}}),
+        '{"MODEL": ' + '{"X": ' * 20 + "1" + "}" * 21,
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_texts_that_stall_or_are_none_are_refused_at_once(text):
     start = time.perf_counter()

@@ -197,6 +197,15 @@ def test_contents_that_contradict_each_other_are_refused(name, file):
         load_packed(file)
 
 
+def test_names_of_another_number_of_classes_are_dropped(file):
+    container = Container.read(file)
+    assert PackedModel.read(file).classes
+    container.metadata["classes"] = '["a"]'
+    container.write(file)
+    assert PackedModel.read(file).classes == []
+    assert PackedModel.read(file, weights=False).classes == []
+
+
 def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path):
     for layer in ternary_layers(model).values():
         layer.snap()

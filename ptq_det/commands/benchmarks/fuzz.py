@@ -28,6 +28,8 @@ _MARK = "forged_path"  # in the paths that forged configs name
 _VALUES = (
     0, -1, 1, 3, 255, 1 << 16, 1 << 31, 1 << 62, 10**30, 1e308, float("nan"), None, True, "", "x",
     "ResNet", "../x", f"/{_MARK}/x.pkl", f"http://{_MARK}/x", [], [[]], {}, [1] * 50, "[" * 500,
+    [[1] * 3000], [[1] * 60], [[[1] * 60] * 60], [1] * 25_000, -0.5, 4_194_304, "XYZ", "RRPN",
+    "RotatedAnchorGenerator", "evil.PKL", "example.org",
 )  # fmt: skip
 
 
