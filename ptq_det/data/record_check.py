@@ -9,7 +9,7 @@ _MASKS = ("sem_seg_file_name", "pan_seg_file_name")
 
 
 def check_records(
-    records: list, classes: int | None = None, evaluated: bool = False
+    records: list, classes: int | None = None, evaluated: bool = False, pixels: bool = False
 ) -> tuple[list[str], list[dict]]:
     """Look through what a registered function gives, pictures aside.
 
@@ -17,6 +17,7 @@ def check_records(
         records: what it gave.
         classes: how many the model has, or None where that is not known.
         evaluated: whether the evaluation is to know the records by their ``image_id``.
+        pixels: whether classes of pixels are learned or evaluated.
 
     Returns:
         What is wrong, with what to do; and the records that name a picture.
@@ -27,7 +28,7 @@ def check_records(
     first: dict[str, int] = {}
     named = []
     for place, record in enumerate(records):
-        found = list(_of_record(record, classes, evaluated))
+        found = list(_of_record(record, classes, evaluated, pixels))
         if isinstance(record, dict) and _is_text(record.get("file_name")):
             named.append(record)
         for what in found:
@@ -43,7 +44,7 @@ def check_records(
     return lines, named
 
 
-def _of_record(record, classes: int | None, evaluated: bool) -> Iterator[str]:
+def _of_record(record, classes: int | None, evaluated: bool, pixels: bool) -> Iterator[str]:
     if not isinstance(record, dict) or not _is_text(record.get("file_name")):
         yield "it is no dict with a file_name; add it"
         return
@@ -52,6 +53,8 @@ def _of_record(record, classes: int | None, evaluated: bool) -> Iterator[str]:
         yield "it has no image_id, which the evaluation reads; add it"
     if objects is not None and not all(_is_size(record.get(key)) for key in ("width", "height")):
         yield "it has no width and height in pixels; add them"
+    if pixels and "sem_seg_file_name" not in record:
+        yield "it has no sem_seg_file_name, a picture of the classes of its pixels; add it"
     for key in _MASKS:
         if key in record and not os.path.isfile(str(record[key])):
             yield f"its {key} is not there; mend the path, or get the file"

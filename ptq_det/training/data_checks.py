@@ -127,7 +127,8 @@ def _troubles_of(cfg: CfgNode, name: str, learned: bool, decode: bool) -> list[s
         if not isinstance(records, list):
             return []  # a data set of PyTorch's, which is read one by one
         classes = None if is_coco else number_of_classes(cfg)  # those of a file have names
-        troubles, pictures = check_records(records, classes, name in cfg.DATASETS.TEST)
+        pixels = metadata.get("evaluator_type") == "sem_seg"
+        troubles, pictures = check_records(records, classes, name in cfg.DATASETS.TEST, pixels)
         lines = [f"data set {name!r}: {trouble}" for trouble in troubles]
     return lines + check_pictures(pictures, decode)
 
@@ -189,6 +190,11 @@ def check_keypoints(cfg: CfgNode, training: bool, readable: bool = True) -> None
                 f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {count}; set it to {len(names)}"
             )
     sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+    if any(type(sigma) not in (int, float) or not sigma > 0 for sigma in sigmas):
+        raise InputError(
+            f"TEST.KEYPOINT_OKS_SIGMAS is {sigmas!r}; they are how far keypoints may be from where "
+            "they are, as parts of the object's size: write numbers above 0, e.g. 0.05"
+        )
     if cfg.DATASETS.TEST and len(sigmas or [0] * _COCO_KEYPOINTS) != count:
         raise InputError(
             f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers for {count} keypoints; COCO's "

@@ -50,3 +50,11 @@ def test_what_would_fail_later_is_named(message):
     lines, named = check_records(records, 2, evaluated=True)
     assert len(lines) == 1 and re.search(message, lines[0]), lines
     assert all("file_name" in record for record in named)
+
+
+def test_pixels_need_their_classes(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    records = [{"file_name": "a.png", "sem_seg_file_name": str(tmp_path / "a.png")}, GOOD[0]]
+    assert check_records(records)[0] == []
+    (line,) = check_records(records, pixels=True)[0]
+    assert line.startswith("1 times, first in record 1") and "no sem_seg_file_name" in line

@@ -219,3 +219,9 @@ def test_keypoints_need_names_flips_and_sigmas(cfg):
         check_keypoints(cfg, training=False)
     cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.05, 0.05]
     check_keypoints(cfg, training=False)
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.05, 0]
+    with pytest.raises(InputError, match=r"OKS_SIGMAS is \[0\.05, 0\]; .*numbers above 0"):
+        check_keypoints(cfg, training=False)
+    cfg.DATASETS.TRAIN = ("unread_train",)
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = [0.05, 0.05]
+    check_keypoints(cfg, training=True, readable=False)
