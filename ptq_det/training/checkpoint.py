@@ -12,7 +12,7 @@ from ..packing.container import PackedFileError, is_packed
 from ..packing.packed_model import PackedModel
 from ..ternary.layers import OWN_KEYS
 from ..ternary.ternarize import make_plain
-from .foreign import as_detectron2_has_it, trusted_scalars, what_it_is
+from .foreign import as_detectron2_has_it, form_of, trusted_scalars, what_it_is
 
 __all__ = ["load_weights", "register_safetensors", "save_int8_weights"]
 
@@ -36,13 +36,19 @@ def register_safetensors() -> None:
 def _load_file(self, filename):
     if is_packed(filename):  # by its content, whatever it is called
         return {"model": _fitting_weights(self.model, filename)}
-    if filename.endswith(".safetensors"):
-        return {"model": load_weights(filename)}
     try:
-        with trusted_scalars():
-            return as_detectron2_has_it(_load_other(self, filename))
+        form = form_of(filename)
+        if form == "safetensors" or (not form and filename.endswith(".safetensors")):
+            loaded = {"model": load_weights(filename)}
+        elif form == "torch" and not filename.endswith((".pth", ".pyth")):
+            with trusted_scalars(), open(filename, "rb") as file:  # others go by the name
+                loaded = {"model": self._torch_load(file)}
+        else:
+            with trusted_scalars():
+                loaded = _load_other(self, filename)
     except Exception as error:  # unpickling may end in anything
         raise what_it_is(filename, error) from error
+    return as_detectron2_has_it(loaded, filename, self.model.state_dict())
 
 
 def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
