@@ -42,11 +42,15 @@ def main():
     parser.add_argument("--threshold", type=float, default=0.5, help="of drawings; default 0.5")
     parser.add_argument("--graph", help="of a packed file; default: beside it, MODEL.graph.onnx")
     parser.add_argument("--threads", type=int, help="of ONNX Runtime")
+    parser.add_argument("--min-size", type=int, help="shorter side that pictures are scaled to")
     args = parser.parse_args()
     give_back_memory()
     with told_in_one_line():
         model = decoded(args.model, args.graph)
-        predictor = OnnxPredictor(model, args.threads)
+        for name, value in (("--threads", args.threads), ("--min-size", args.min_size)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value}; give a number above 0")
+        predictor = OnnxPredictor(model, args.threads, min_size=args.min_size)
         (evaluate if args.annotations else predict)(predictor, args)
 
 

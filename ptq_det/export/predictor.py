@@ -99,6 +99,7 @@ class OnnxPredictor:
         model: file that ``tools/export_onnx.py`` or :func:`~.decode.decode` wrote.
         threads: of ONNX Runtime; its own choice without.
         providers: of ONNX Runtime, the CPU without.
+        min_size: shorter side that pictures are scaled to, in place of the model's own.
 
     Attributes:
         classes: names, or numbers where the file has none.
@@ -113,6 +114,7 @@ class OnnxPredictor:
         model: str | os.PathLike,
         threads: int | None = None,
         providers: list[str] | None = None,
+        min_size: int | None = None,
     ):
         import onnxruntime  # here, so that decoding does without
 
@@ -133,7 +135,8 @@ class OnnxPredictor:
             raise InputError(f"{os.fspath(model)}: not exported by tools/export_onnx.py")
         self._names = [output.name for output in self._session.get_outputs()]
         self._bgr = metadata["input_format"] == "BGR"
-        self._shorter, self._longer = int(metadata["min_size"]), int(metadata["max_size"])
+        self._shorter = min_size or int(metadata["min_size"])
+        self._longer = max(int(metadata["max_size"]), self._shorter)
         self._fixed = json.loads(metadata["size"])
         self.classes = json.loads(metadata["classes"])
 

@@ -116,6 +116,12 @@ def test_a_fixed_size_takes_any_picture(file, tmp_path):
         assert (found.boxes <= np.array([*size, *size])).all()
 
 
+def test_another_size(float_model):
+    predictor = OnnxPredictor(float_model, min_size=128)
+    assert predictor._scaled(300, 200) == (192, 128)
+    assert predictor._scaled(4000, 100)[0] <= 1333
+
+
 def test_files_that_are_no_exported_models(tmp_path, file):
     with pytest.raises(FileNotFoundError):
         OnnxPredictor(tmp_path / "none.onnx")

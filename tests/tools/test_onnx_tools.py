@@ -43,6 +43,7 @@ def test_export_decode_predict_and_evaluate(repo, cfg, pictures, tmp_path, monke
 
 MISTAKES = {
     "no such file": ["tools/onnx_predict.py", "none.onnx", "."],
+    "--threads 0; give": ["tools/onnx_predict.py", "setup.py", ".", "--threads", "0"],
     "none.safetensors": ["tools/export_onnx.py", "none.safetensors", "out.onnx"],
     "give height and width": ["tools/export_onnx.py", "x", "y", "--size", "3"],
     "not in pixels": ["tools/export_onnx.py", "x", "y", "--size", "a", "b"],
