@@ -114,7 +114,7 @@ def build_resumable_train_loader(cfg: CfgNode, mapper=None) -> DataLoader:
         sampler = TrainingSampler(len(dicts), seed=cfg.SEED)
     groups = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
-        groups = [int(d["width"] > d["height"]) for d in dicts]
+        groups = [int(d.get("width", 0) > d.get("height", 0)) for d in dicts]
     # A generator of its own: starting workers must not draw from the model's random numbers, or
     # the first step after a resume would differ.
     generator = torch.Generator()

@@ -135,10 +135,10 @@ def average_precision(path: str | os.PathLike, results: list[dict]) -> dict[str,
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise InputError("AP is found by pycocotools: pip install pycocotools") from error
-    from ..coco_defaults import fill_in
+    from ..coco_defaults import complete
 
     truth = COCO(os.fspath(path))
-    fill_in(truth.anns.values())
+    complete(truth)
     tasks = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
     figures = {}
     for task, key in tasks.items():

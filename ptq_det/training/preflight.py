@@ -26,6 +26,7 @@ from .input_checks import (
     check_proposals,
     check_sizes,
 )
+from .setting_checks import check_settings
 from .stuff_checks import check_stuff_classes
 
 __all__ = [
@@ -68,6 +69,7 @@ def preflight(
         return True
 
     passes(TernarySettings.from_cfg, cfg)
+    passes(check_settings, cfg, training)
     passes(check_device, cfg)
     passes(check_sizes, cfg, training)
     passes(check_augmentation, cfg)

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ...coco_defaults import fill_in
+from ...coco_defaults import complete
 from ...errors import InputError
 from ...training.data_checks import check_datasets
 
@@ -72,7 +72,7 @@ def benchmark_difference(
         raise InputError(f"data set {dataset!r} has no annotations in COCO format (json_file)")
     with contextlib.redirect_stdout(io.StringIO()):  # COCO's classes print
         truth = COCO(annotations)
-    fill_in(truth.anns.values())
+    complete(truth)
     pairs = [(_read(ours), _read(base)) for ours, base in zip(predictions, baselines, strict=True)]
     pictures = len(truth.getImgIds())
     rng = np.random.default_rng(0)
