@@ -1,7 +1,6 @@
 """What the header of a packed file says beside layers and config: network, classes, ranges."""
 
 import json
-import math
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
@@ -11,6 +10,8 @@ from .architecture import Architecture
 from .container import PackedFileError
 
 __all__ = ["CLASS_KEYS", "Header", "class_names", "number_of_classes"]
+
+_LARGEST = 1e30  # of an activation: differences and scales stay finite in float32
 
 # Node of MODEL that has NUM_CLASSES, by MODEL.META_ARCHITECTURE.
 CLASS_KEYS = {
@@ -92,15 +93,22 @@ class Header:
             raise PackedFileError(path, "its classes are no list of names")
         if not isinstance(layers, dict) or not all(isinstance(x, dict) for x in layers.values()):
             raise PackedFileError(path, "its layers are no fields by name")
+        if not all(map(_can_be_written, classes)):
+            raise PackedFileError(path, "its classes have a name that is no text")
         ranges = _ranges(values["ranges"], path)
         return cls(architecture, classes, layers, ranges, texts["config"])
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether it is whole; JSON may have one half of a character's two."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _ranges(ranges, path: str) -> dict[str, tuple[float, float]]:
     fits = isinstance(ranges, dict) and all(
         isinstance(pair, list)
         and len(pair) == 2
-        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in pair)
+        and all(type(bound) in (int, float) and abs(bound) <= _LARGEST for bound in pair)
         and pair[0] <= pair[1]
         for pair in ranges.values()
     )

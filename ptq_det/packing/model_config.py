@@ -7,14 +7,15 @@ by a positive list of keys (docs/file_format.md). Everything else comes from the
 import json
 import math
 import re
+from collections.abc import Iterator
+from functools import cache
 
 import yaml
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
-from .config_bounds import check_bounds
 from .container import PackedFileError
 
-__all__ = ["config_text", "merge_config"]
+__all__ = ["config_text", "is_json", "merge_config"]
 
 # Keys below each node that may travel; None for all that name no path, address or process count.
 _TAKEN = {
@@ -22,20 +23,70 @@ _TAKEN = {
     "INPUT": {"FORMAT", "MASK_FORMAT", "MIN_SIZE_TEST", "MAX_SIZE_TEST"},
     "TEST": {"DETECTIONS_PER_IMAGE"},
 }
-_LEFT = {"DEVICE", "WEIGHTS", "LOAD_PROPOSALS"}
-_PLACE = re.compile(  # words in the names of keys
-    r"(^|_)(FILE|PATH|DIR|DIRECTORY|FOLDER|ROOT|URL|URI|HOST|PORT|ADDRESS|ADDR|SERVER|PROXY|SOCKET"
-    r"|WORKER|THREAD|PROCESS|PROC|GPU|PRETRAINED|CHECKPOINT|CKPT|VOCAB|CACHE|DOWNLOAD)(E?S)?(_|$)",
-    re.IGNORECASE,
+_LEFT = {"WEIGHTS", "LOAD_PROPOSALS", "NUM_PROCESS"}
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # in the name of a key
+_PLACE = re.compile(  # words of keys that name a path, an address or a count of processes
+    r"(DATA|BASE|WORK|FILE|CKPT|CHECKPOINT|IMAGE|IMG|HOST|LOG|OUT|OUTPUT|SAVE|CACHE|TEMP|TMP|N)?"
+    r"(FILE|PATH|DIR|DIRECTORY|DIRECTORIE|FOLDER|ROOT|URL|URI|HOST|PORT|ADDR|ADDRESS|SERVER|PROXY"
+    r"|PROXIE|SOCKET|ENDPOINT|BUCKET|DOWNLOAD|PRETRAINED|CHECKPOINT|CKPT|SNAPSHOT|WORKER|THREAD"
+    r"|PROC|JOB|GPU|DEVICE)(NAME)?(E?S)?|PROCESSES"
 )
+_CONTENT = re.compile(r"(WEIGHT|VOCAB|CACHE|SCRIPT|COMMAND)S?|VOCABULARY|CMD")  # numbers alone
 _NAME = re.compile(r"[A-Za-z0-9_+\-. ]{0,100}")  # of a registered part, a feature, a norm, a mode
 _FILE = re.compile(
-    r"\.(pkl|pickle|pth?|pt[lz]|t7|bin|np[yz]|ya?ml|json|txt|csv|xml|h5|hdf5|onnx|pb|tflite|params"
-    r"|caffemodel|model|safetensors|ckpt|tar|tgz|gz|bz2|xz|zip|7z|py|pyc|so|dll|sh|jpe?g|png)$|\.\.",
+    r"\.(pkl|pickle|joblib|dill|pth?|pt[lz2]|t7|bin|dat|data|rec|lmdb|db|sqlite3?|np[yz]|mat|h5"
+    r"|hdf5?|keras|ya?ml|json[cl5]?|toml|ini|cfg|conf|txt|md|log|[ct]sv|xml|html?|parquet|arrow"
+    r"|feather|msgpack|onnx|pbtxt|pb|tflite|tfrecords?|engine|plan|trt|gguf|params|caffemodel"
+    r"|prototxt|model|weights|safetensors|ckpt?|checkpoint|tar|tgz|gz|bz2|xz|zst|lz4|zip|rar|7z"
+    r"|whl|egg|py[cdwx]?|ipynb|so|dylib|dll|exe|jar|sh|bat|cmd|ps1|jpe?g|png|gif|bmp|tiff?|webp"
+    r"|mp4|avi)\s*$|\.\.",
     re.IGNORECASE,
 )
-_TEXT, _DEPTH, _NODES = 1 << 17, 16, 20_000
+_ADDRESS = re.compile(
+    r"^\s*(www\.|localhost\b|\d+(\.\d+){3})"
+    r"|\.(com|org|net|io|edu|gov|info|dev|app|cloud|xyz|local|lan)\s*$",
+    re.IGNORECASE,
+)
+_ERRORS = (  # YAML's own types, as "!!bool x", end in most of these
+    *(yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    RecursionError,
+)
+_TEXT, _DEPTH, _VALUES, _SCALAR = 1 << 17, 16, 20_000, 4096
 _LARGEST = 1 << 22  # magnitude of a whole number: sizes, counts, widths
+
+# Bounds of numbers by the end of their key's full name; True where they have to be whole.
+_BOUNDS = [
+    (re.compile(rf"({pattern})$"), least, most, whole)
+    for pattern, least, most, whole in (
+        (r"(SCORE|NMS|IOU|OVERLAP|CONFIDENCE|CENTER)_THRESH(OLDS?)?(_TEST|_TRAIN)?", 0, 1, False),
+        (r"\.IOUS|_FRACTION", 0, 1, False),
+        (r"BBOX_REG_WEIGHTS", 1e-6, 1e6, False),
+        (r"(PRE|POST)_NMS_TOPK_(TEST|TRAIN)|TOPK_CANDIDATES_TEST", 1, 50_000, True),
+        (r"TOP_?K(_\w+)?", 0, 50_000, False),
+        (r"TEST\.DETECTIONS_PER_IMAGE", -1, 10_000, True),  # -1: all
+        (r"NUM_(CONVS?|FCS?|LAYERS|BLOCKS|STAGES)", 0, 128, True),
+        (r"POOLER_RESOLUTION", 1, 64, True),
+        (r"POOLER_SAMPLING_RATIO", -1, 16, True),
+        (r"COMMON_STRIDE", 1, 64, True),
+        (r"SUBDIVISION_STEPS", 0, 8, True),  # each doubles the side of a mask
+        (r"NUM_POINTS", 1, 1 << 16, True),
+        (r"NUM_KEYPOINTS", 1, 1 << 12, True),
+        (r"INPUT\.MIN_SIZE_TEST", 0, 1 << 17, False),  # 0: pictures keep their size
+        (r"INPUT\.MAX_SIZE_TEST", 1, 1 << 17, False),
+        (r"PIXEL_STD", 1e-6, 1e6, False),
+    )
+]
+_CHOICES = {
+    "INPUT.FORMAT": {
+        *("BGR", "YUV-BT.601"),  # Detectron2's own; the others are modes of Pillow
+        *("RGB", "L", "RGBA", "LA", "CMYK", "YCbCr", "HSV"),
+    },
+    "INPUT.MASK_FORMAT": {"polygon", "bitmask"},
+}
+_ANCHORS = 1_000  # at a place of a feature map
+_ENTRIES = 64  # of a list of Detectron2's own keys
+_CHANNELS = 1_024  # of pictures
+_PIXELS = 1 << 27  # of a scaled picture
 
 
 def config_text(cfg: CfgNode) -> str:
@@ -55,12 +106,27 @@ def _plain(node: dict, name: str) -> dict:
     return {
         key: _plain(value, f"{name}.{key}") if isinstance(value, dict) else value
         for key, value in node.items()
-        if _may_travel(key)
+        if _may_travel(key, value)
     }
 
 
-def _may_travel(key: str) -> bool:
-    return not (_PLACE.search(key) or key.upper() in _LEFT)
+def _may_travel(key: str, value) -> bool:
+    """Whether it names no path, address or process count, by the words of the key."""
+    words = [word.upper() for word in _WORD.findall(key)]
+    if key.upper() in _LEFT or any(map(_PLACE.fullmatch, words)):
+        return False
+    return not (_has_text(value) and any(map(_CONTENT.fullmatch, words)))
+
+
+def _has_text(value) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list | tuple) and any(map(_has_text, value))
+    )
+
+
+def is_json(text: str) -> bool:
+    """Whether a file's config is JSON; earlier releases wrote YAML."""
+    return text.lstrip().startswith("{")
 
 
 def merge_config(text: str, cfg: CfgNode, path: str) -> None:
@@ -75,7 +141,8 @@ def merge_config(text: str, cfg: CfgNode, path: str) -> None:
         path: file that it is from, for messages.
 
     Raises:
-        PackedFileError: it is no config, too large, or has a value of another kind than ``cfg``.
+        PackedFileError: it is no config, too large, or has a value of another kind than ``cfg`` or
+            beyond its bounds.
     """
     try:
         stored = _parse(text)
@@ -87,15 +154,15 @@ def merge_config(text: str, cfg: CfgNode, path: str) -> None:
                 raise ValueError(f"{node} is no node")
             chosen = {k: v for k, v in values.items() if keys is None or k in keys}
             _merge(chosen, cfg[node], node)
-        check_bounds(cfg)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        _check_sizes(cfg)
+    except _ERRORS as error:
         raise PackedFileError(path, f"its config cannot be read ({error})") from error
 
 
 def _parse(text: str):
     if len(text) > _TEXT:
         raise ValueError(f"{len(text)} characters")
-    if text.lstrip().startswith("{"):
+    if is_json(text):
         stored = json.loads(text)
         _count_built(stored)
         return stored
@@ -122,6 +189,8 @@ def _count(text: str) -> None:
                 raise ValueError(f"an alias of {event.anchor!r}, which is not there")
             size, anchor = sizes[event.anchor], None
         elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > _SCALAR:  # a number in base 60 is read in quadratic time
+                raise ValueError(f"a value of {len(event.value)} characters")
             size, anchor = 1, event.anchor
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             anchor, size = open_nodes.pop()
@@ -132,30 +201,26 @@ def _count(text: str) -> None:
         if open_nodes:
             open_nodes[-1][1] += size
         total = open_nodes[-1][1] if open_nodes else size
-        if total > _NODES:
-            raise ValueError(f"more than {_NODES} values")
+        if total > _VALUES:
+            raise ValueError(f"more than {_VALUES} values")
 
 
 def _count_built(stored) -> None:
-    """The same bounds for JSON, which has no aliases: its text bounds the work before."""
-    level, total = [stored], 0
-    for _ in range(_DEPTH + 1):
-        total += len(level)
-        if total > _NODES:
-            raise ValueError(f"more than {_NODES} values")
-        parts = (x.values() if isinstance(x, dict) else x for x in level if _has_parts(x))
-        level = [each for part in parts for each in part]
-    if level:
-        raise ValueError(f"more than {_DEPTH} nodes inside each other")
-
-
-def _has_parts(value) -> bool:
-    return isinstance(value, (dict, list))
+    """The same bounds for JSON, which has no aliases: the length of its text bounds the parse."""
+    level, depth, total = [stored], 0, 1
+    while level := [node for node in level if isinstance(node, (dict, list))]:
+        depth += 1
+        total += sum(len(node) * (2 if isinstance(node, dict) else 1) for node in level)
+        if depth > _DEPTH:
+            raise ValueError(f"more than {_DEPTH} nodes inside each other")
+        if total > _VALUES:
+            raise ValueError(f"more than {_VALUES} values")
+        level = [x for node in level for x in (node.values() if isinstance(node, dict) else node)]
 
 
 def _merge(stored: dict, node: CfgNode, name: str) -> None:
     for key, value in stored.items():
-        if not isinstance(key, str) or key not in node or not _may_travel(key):
+        if not isinstance(key, str) or key not in node or not _may_travel(key, value):
             continue
         full = f"{name}.{key}"
         if isinstance(node[key], CfgNode):
@@ -164,6 +229,7 @@ def _merge(stored: dict, node: CfgNode, name: str) -> None:
             _merge(value, node[key], full)
         else:
             node[key] = _checked(value, node[key], full)
+            _check_bounds(node[key], full)
 
 
 def _checked(value, default, name: str):
@@ -199,7 +265,77 @@ def _is_harmless(value, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_is_harmless(each, depth - 1) for each in value)
     if isinstance(value, str):
-        return _NAME.fullmatch(value) is not None and not _FILE.search(value)
+        return bool(_NAME.fullmatch(value)) and not (_FILE.search(value) or _ADDRESS.search(value))
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or (isinstance(value, int) and abs(value) <= _LARGEST)
+
+
+def _check_bounds(value, name: str) -> None:
+    """Hold a value against the bounds that its key has, also where it is the reader's own."""
+    for pattern, least, most, whole in _BOUNDS:
+        if pattern.search(name):
+            kinds = int if whole else (int, float)
+            fits = all(isinstance(x, kinds) and least <= x <= most for x in _numbers(value))
+            _require(name, value, fits)
+            break
+    if name in _CHOICES:
+        _require(name, value, value in _CHOICES[name])
+    most = _CHANNELS if ".PIXEL_" in name else _ENTRIES if name in _own_keys() else _VALUES
+    for entries in _lists(value):
+        _require(name, f"{len(entries)} entries", len(entries) <= most)
+        if name.endswith("_FEATURES"):
+            _require(name, value, len(set(map(str, entries))) == len(entries))
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    """Bounds of what several values ask for together."""
+    generator, model, sizes = cfg.MODEL.ANCHOR_GENERATOR, cfg.MODEL, cfg.INPUT
+    anchors = math.prod(
+        _entries(each) for each in (generator.SIZES, generator.ASPECT_RATIOS, generator.ANGLES)
+    )
+    _require("MODEL.ANCHOR_GENERATOR", f"{anchors} anchors a place", anchors <= _ANCHORS)
+    channels = {len(list(_numbers(each))) for each in (model.PIXEL_MEAN, model.PIXEL_STD)}
+    fits = channels == {len(model.PIXEL_MEAN)} and 0 not in channels
+    _require("MODEL.PIXEL_MEAN", f"{model.PIXEL_MEAN} with PIXEL_STD {model.PIXEL_STD}", fits)
+    pixels = sizes.MIN_SIZE_TEST * sizes.MAX_SIZE_TEST
+    _require("INPUT.MIN_SIZE_TEST", f"{pixels} pixels with MAX_SIZE_TEST", pixels <= _PIXELS)
+
+
+def _entries(values) -> int:
+    """Most entries of a level; a plain list counts for all levels, as Detectron2 has it."""
+    if values and isinstance(values[0], (list, tuple)):
+        return max(len(each) if isinstance(each, (list, tuple)) else 1 for each in values)
+    return len(values)
+
+
+def _numbers(value) -> Iterator[int | float]:
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+
+
+def _lists(value) -> Iterator[list | tuple]:
+    if isinstance(value, (list, tuple)):
+        yield value
+        for each in value:
+            yield from _lists(each)
+
+
+@cache
+def _own_keys() -> frozenset[str]:
+    """Full names of the keys that Detectron2 itself has below MODEL."""
+
+    def names(node: CfgNode, name: str) -> Iterator[str]:
+        for key, value in node.items():
+            full = f"{name}.{key}"
+            yield from names(value, full) if isinstance(value, CfgNode) else (full,)
+
+    return frozenset(names(get_cfg().MODEL, "MODEL"))
+
+
+def _require(name: str, value, condition: bool) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {str(value)[:80]}")

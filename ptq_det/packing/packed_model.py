@@ -19,7 +19,7 @@ from .architecture import Architecture
 from .claims import Claim, check_claims
 from .container import Container, PackedFileError
 from .header import Header, class_names, number_of_classes
-from .model_config import config_text, merge_config
+from .model_config import config_text, is_json, merge_config
 from .names import PARTS
 from .outputs import check_outputs
 from .pack_layer import other_tensors, pack_layers
@@ -172,7 +172,7 @@ class PackedModel:
         name = os.fspath(path)
         head = Header.of(container.metadata, name)
         packed = cls({}, {}, head.config, head.architecture, head.classes, name, head.ranges, base)
-        packed._forget_other_classes()
+        packed._check_classes()
         if not weights:
             return packed
         tensors = dict(container.tensors)
@@ -225,14 +225,25 @@ class PackedModel:
         cfg.TERNARY.SKIP = ["*"]
         return cfg
 
-    def _forget_other_classes(self) -> None:
-        """Drop names that are not as many as the model's classes: earlier releases wrote such."""
+    def _check_classes(self) -> None:
+        """Hold the number of names against the model's classes.
+
+        Files with YAML are of releases that took the names of the test set, however many; theirs
+        are passed over.
+
+        Raises:
+            PackedFileError: there are names, and not as many as the model has classes.
+        """
         if self.architecture.is_detector:
             expected = number_of_classes(self.cfg())
         else:
             expected = self.architecture.classes
-        if expected is not None and len(self.classes) != expected:
-            self.classes = []
+        if not self.classes or expected is None or len(self.classes) == expected:
+            return
+        if is_json(self.config):
+            reason = f"it names {len(self.classes)} classes, and its model has {expected}"
+            raise PackedFileError(self.path, reason)
+        self.classes = []
 
     def _build_empty(self, device: str) -> nn.Module:
         cfg = self.cfg() if self.architecture.is_detector else None

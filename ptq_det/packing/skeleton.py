@@ -6,7 +6,14 @@ from contextlib import contextmanager
 import torch
 import torchvision
 from detectron2.config import CfgNode
+from detectron2.layers import ROIAlignRotated
 from detectron2.modeling import build_model
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, RotatedAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformRotated
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.rrpn import RRPN
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
@@ -49,27 +56,74 @@ def build_skeleton(
             claim.
     """
     with torch.device(device), _WithoutRandomWeights(), _bounded(path):
-        if architecture.is_detector:
-            cfg.MODEL.DEVICE = device
-            try:
-                model = build_model(cfg)
-            except PackedFileError:
-                raise
-            except Exception as error:  # values of a file can end anywhere in Detectron2's builders
-                raise PackedFileError(
-                    path,
-                    f"its model cannot be built ({type(error).__name__}: {str(error)[:200]}); "
-                    "import the plugin that registers it",
-                ) from error
-            make_plain(model)
-            return model
-        if architecture.name not in torchvision.models.list_models():
-            raise PackedFileError(path, f"torchvision has no network {architecture.name!r} here")
-        if not 0 < architecture.classes <= MOST_WEIGHTS:
-            raise PackedFileError(path, f"it claims {architecture.classes} classes")
-        return torchvision.models.get_model(
-            architecture.name, weights=None, num_classes=architecture.classes
+        if not architecture.is_detector:
+            return _network(architecture, path)
+        cfg.MODEL.DEVICE = device
+        try:
+            model = build_model(cfg)
+        except PackedFileError:
+            raise
+        except Exception as error:  # values of a file can end anywhere in Detectron2's builders
+            raise PackedFileError(
+                path,
+                f"its model cannot be built ({_reason(error)}); import the plugin that "
+                "registers it",
+            ) from error
+        make_plain(model)
+        _check_parts(model, path)
+        return model
+
+
+def _network(architecture: Architecture, path: str) -> nn.Module:
+    """A network of torchvision that classifies: others fetch the weights of their backbones."""
+    name, classes = architecture.name, architecture.classes
+    if name not in torchvision.models.list_models(torchvision.models):
+        raise PackedFileError(path, f"torchvision has no network {name!r} here")
+    if not 0 < classes <= MOST_WEIGHTS:
+        raise PackedFileError(path, f"it claims {classes} classes")
+    try:
+        return torchvision.models.get_model(name, weights=None, num_classes=classes)
+    except PackedFileError:
+        raise
+    except Exception as error:  # some compute their widths from tensors, which "meta" has not
+        raise PackedFileError(path, f"{name!r} cannot be built ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def _check_parts(model: nn.Module, path: str) -> None:
+    """Refuse parts that Detectron2 builds together and that fail at the first picture.
+
+    Raises:
+        PackedFileError: boxes with an angle meet parts for boxes without, or strides do not fit.
+    """
+    sizes = {}  # numbers of a box, by the part that works on such
+    for name, module in model.named_modules():
+        transform = getattr(module, "box2box_transform", None)
+        sizes |= {name: _box_size(module), f"{name}.box2box_transform": _box_size(transform)}
+        if _box_size(transform) not in (None, len(getattr(transform, "weights", ()))):
+            raise PackedFileError(path, f"{name!r} has {len(transform.weights)} weights of a box")
+        if type(module) is SemSegFPNHead:
+            shapes = model.backbone.output_shape()
+            if any(shapes[key].stride < module.common_stride for key in module.in_features):
+                raise PackedFileError(path, f"{name!r} has a stride above those of its features")
+    turned = [name for name, size in sizes.items() if size == 5]
+    straight = [name for name, size in sizes.items() if size == 4]
+    if turned and straight:
+        raise PackedFileError(
+            path, f"{turned[0]!r} has boxes with an angle, and {straight[0]!r} boxes without"
         )
+
+
+def _box_size(part) -> int | None:
+    """5 for a part of Detectron2's that has boxes with an angle, 4 without; None for others."""
+    if isinstance(part, ROIPooler):
+        return 5 if any(isinstance(x, ROIAlignRotated) for x in part.level_poolers) else 4
+    if isinstance(part, (RRPN, RotatedAnchorGenerator, Box2BoxTransformRotated)):
+        return 5
+    return 4 if isinstance(part, (RPN, DefaultAnchorGenerator, Box2BoxTransform)) else None
 
 
 @contextmanager

@@ -24,7 +24,6 @@ BEYOND = {
             "ANGLES": [[1] * 300],
         }
     },
-    "PROPOSAL_GENERATOR.NAME is RRPN": {"PROPOSAL_GENERATOR": {"NAME": "RRPN"}},
     "POST_NMS_TOPK_TEST is -1": {"RPN": {"POST_NMS_TOPK_TEST": -1}},
     "PRE_NMS_TOPK_TEST is 4000000": {"RPN": {"PRE_NMS_TOPK_TEST": 4_000_000}},
     "SCORE_THRESH_TEST is 2": {"ROI_HEADS": {"SCORE_THRESH_TEST": 2.0}},

@@ -50,6 +50,9 @@ def test_the_texts_of_a_header():
         {"layers": {"x": 3}},
         *({"ranges": wrong} for wrong in ({"a": [1]}, {"a": [2, 1]}, {"a": "xy"}, [1], None)),
         {"ranges": {"a": [0, float("inf")]}},
+        {"ranges": {"a": [0, 10**400]}},  # more than a float holds
+        {"ranges": {"a": [-1e308, 1e308]}},
+        {"classes": ["\ud83d"]},  # half a character, which nothing can print
     ],
 )
 def test_what_says_something_else_is_refused(change):

@@ -53,3 +53,12 @@ def test_builders_and_keys_of_an_old_config_do_not_matter(tmp_path):
     packed.write(tmp_path / "m.safetensors")
     load_packed(tmp_path / "m.safetensors", "cpu")
     build_model(packed_config(tmp_path / "m.safetensors"))
+
+
+@pytest.mark.parametrize("version", _READABLE)
+def test_names_of_a_test_set_with_other_classes_are_passed_over(version, tmp_path):
+    content = Container.read(FILES / f"version_{version}.safetensors")
+    content.metadata["classes"] = '["a"]'  # earlier releases wrote such
+    content.write(tmp_path / "m.safetensors")
+    assert PackedModel.read(tmp_path / "m.safetensors").classes == []
+    assert PackedModel.read(tmp_path / "m.safetensors", weights=False).classes == []

@@ -197,13 +197,26 @@ def test_contents_that_contradict_each_other_are_refused(name, file):
         load_packed(file)
 
 
-def test_names_of_another_number_of_classes_are_dropped(file):
+@pytest.mark.parametrize("classes", [["a"], ["a"] * 7])
+def test_names_of_another_number_of_classes_are_refused(classes, file):
     container = Container.read(file)
-    assert PackedModel.read(file).classes
-    container.metadata["classes"] = '["a"]'
+    assert len(PackedModel.read(file).classes) == 6
+    container.metadata["classes"] = json.dumps(classes)
+    container.write(file)
+    for weights in (True, False):
+        with pytest.raises(PackedFileError, match=f"names {len(classes)} classes, .* has 6"):
+            PackedModel.read(file, weights)
+    container.metadata["classes"] = "[]"
     container.write(file)
     assert PackedModel.read(file).classes == []
-    assert PackedModel.read(file, weights=False).classes == []
+
+
+def test_names_of_another_number_in_a_network_of_torchvision(file):
+    container = Container.read(file)
+    container.metadata |= {"architecture": '["torchvision", "resnet18", 6]', "classes": '["a"]'}
+    container.write(file)
+    with pytest.raises(PackedFileError, match="names 1 classes, and its model has 6"):
+        PackedModel.read(file, weights=False)
 
 
 def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path):

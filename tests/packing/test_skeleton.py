@@ -2,6 +2,7 @@ import time
 
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.modeling import build_model
 from torch import nn
 
@@ -32,6 +33,80 @@ def test_a_network_that_torchvision_does_not_have_is_refused():
     for classes in (0, -1, 1 << 40):
         with pytest.raises(PackedFileError, match="m: it claims"):
             build_skeleton(Architecture("torchvision", "resnet18", classes), None, "m")
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "deeplabv3_resnet50", "r3d_18"])
+def test_networks_that_would_fetch_weights_are_refused(name, monkeypatch):
+    def fetch(*args, **kwargs):
+        raise AssertionError("weights are fetched")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fetch)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    with pytest.raises(PackedFileError, match=f"torchvision has no network '{name}'"):
+        build_skeleton(Architecture("torchvision", name, 5), None, "m", "meta")
+
+
+def test_a_network_that_cannot_be_built_without_weights_is_refused():
+    with pytest.raises(PackedFileError, match=r"m: 'regnet_y_400mf' cannot be built \(NotImpl"):
+        build_skeleton(Architecture("torchvision", "regnet_y_400mf", 5), None, "m", "meta")
+
+
+ROTATED = {
+    "PROPOSAL_GENERATOR.NAME": "RRPN",
+    "ANCHOR_GENERATOR.NAME": "RotatedAnchorGenerator",
+    "RPN.BBOX_REG_WEIGHTS": (1.0,) * 5,
+    "ROI_HEADS.NAME": "RROIHeads",
+    "ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0, 1.0),
+    "ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignRotated",
+}
+
+
+def rotated(cfg, keys):
+    cfg.MODEL.MASK_ON = False
+    cfg.merge_from_list([x for key in keys for x in (f"MODEL.{key}", ROTATED[key])])
+    return build_skeleton(Architecture(), cfg, "m", "meta")
+
+
+def test_rotated_models_are_built(cfg):
+    rotated(cfg.clone(), ROTATED)
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"  # which has no heads, whatever they are
+    rotated(cfg, list(ROTATED)[:3])
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["PROPOSAL_GENERATOR.NAME"],
+        ["ANCHOR_GENERATOR.NAME"],
+        ["RPN.BBOX_REG_WEIGHTS"],
+        ["ROI_BOX_HEAD.BBOX_REG_WEIGHTS"],
+        ["ROI_BOX_HEAD.POOLER_TYPE"],
+        list(ROTATED)[:3],
+        list(ROTATED)[3:],
+        *(sorted({*ROTATED} - {key}) for key in ROTATED),
+    ],
+    ids=range(13),
+)
+def test_parts_for_other_boxes_are_refused(keys, cfg):
+    with pytest.raises(PackedFileError, match=r"boxes without|weights of a box|cannot be built"):
+        rotated(cfg, keys)
+
+
+def test_a_retinanet_with_rotated_anchors_is_refused(cfg):
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+    build_skeleton(Architecture(), cfg.clone(), "m", "meta")
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "RotatedAnchorGenerator"
+    with pytest.raises(PackedFileError, match="boxes without"):
+        build_skeleton(Architecture(), cfg, "m", "meta")
+
+
+def test_a_stride_above_those_of_the_features_is_refused(cfg):
+    name = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+    cfg.merge_from_file(model_zoo.get_config_file(name))
+    build_skeleton(Architecture(), cfg.clone(), "m", "meta")
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = 32
+    with pytest.raises(PackedFileError, match="'sem_seg_head' has a stride above"):
+        build_skeleton(Architecture(), cfg, "m", "meta")
 
 
 @pytest.mark.parametrize(
