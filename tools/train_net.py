@@ -1,7 +1,6 @@
 #!/usr/bin/env python
 """Fine-tunes and evaluates a ternary detector; used like Detectron2's own train_net.py."""
 
-import os
 import sys
 import time
 
@@ -24,38 +23,39 @@ from ptq_det.ternary.norms import fold_norms
 from ptq_det.training.config_file import find_config_file, read_config
 from ptq_det.training.preflight import preflight
 from ptq_det.training.processes import leave_process_group
+from ptq_det.training.resuming import last_checkpoint
+from ptq_det.training.setting_checks import building
 
 
 def setup(args):
     """Read the config and check what it names."""
     args.config_file = find_config_file(args.config_file)  # default_setup prints the file
     cfg = read_config(args.config_file, args.opts)
+    last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    if args.resume and args.eval_only and last is None:
+        raise InputError(
+            f"--resume evaluates the last checkpoint of OUTPUT_DIR {cfg.OUTPUT_DIR!r}, which has "
+            "none; leave it out to evaluate MODEL.WEIGHTS"
+        )
     preflight(
         cfg,
         not args.eval_only,
         max(args.num_gpus * args.num_machines, 1),
-        args.resume and has_checkpoint(cfg),
+        last is not None,
         args.check_pictures,
     )
     cfg.freeze()
     return cfg
 
 
-def last_checkpoint(cfg):
-    return os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
-
-
-def has_checkpoint(cfg):
-    return os.path.exists(last_checkpoint(cfg))
-
-
 def model_to_evaluate(cfg, resume):
-    resume = resume and has_checkpoint(cfg)
-    packed = packed_weights(cfg, last_checkpoint(cfg) if resume else cfg.MODEL.WEIGHTS)
+    last = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    packed = packed_weights(cfg, last or cfg.MODEL.WEIGHTS)
     if packed is not None:
         return load_for_evaluation(cfg, packed)
-    model = TernaryTrainer.build_model(cfg).eval()
-    load_filled(model, cfg, cfg.OUTPUT_DIR, resume)
+    with building("the model"):
+        model = TernaryTrainer.build_model(cfg).eval()
+    load_filled(model, cfg, last)
     fold_norms(model)
     return model
 

@@ -26,20 +26,21 @@ class _Checkpointer(DetectionCheckpointer):
         return incompatible
 
 
-def load_filled(model: nn.Module, cfg: CfgNode, folder: str = "", resume: bool = False) -> None:
-    """Load ``MODEL.WEIGHTS``, or the last checkpoint of a folder, into a model.
+def load_filled(model: nn.Module, cfg: CfgNode, weights: str | None = None) -> None:
+    """Load ``MODEL.WEIGHTS``, or other weights, into a model.
 
     Args:
         model: changed in place.
         cfg: full config. With ``TERNARY.REQUIRE_TRAINED False`` layers may stay as they are.
-        folder: of a training, whose last checkpoint is taken if ``resume`` is set.
-        resume: as Detectron2 has it.
+        weights: a file to load in place of ``MODEL.WEIGHTS``.
 
     Raises:
         InputError: a layer's weights are not in the checkpoint, or have another shape there.
     """
-    checkpointer = _Checkpointer(model, save_dir=folder)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    what = "MODEL.WEIGHTS" if weights is None else "the checkpoint"
+    weights = cfg.MODEL.WEIGHTS if weights is None else weights
+    checkpointer = _Checkpointer(model)
+    checkpointer.load(weights, checkpointables=[])
     if not TernarySettings.from_cfg(cfg).require_trained:
         return
     names = {name for name, _ in model.named_parameters()}
@@ -55,8 +56,8 @@ def load_filled(model: nn.Module, cfg: CfgNode, folder: str = "", resume: bool =
     lines = [*unlike, *missing]
     more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     raise InputError(
-        f"{len(lines)} weights of the model were not loaded from MODEL.WEIGHTS "
-        f"{cfg.MODEL.WEIGHTS!r}, so they are random:\n  "
+        f"{len(lines)} weights of the model were not loaded from {what} {weights!r}, so they are "
+        "random:\n  "
         + "\n  ".join(lines[:_SHOWN])
         + more
         + "\nGive a checkpoint of this very model (MODEL.ROI_HEADS.NUM_CLASSES or "

@@ -29,6 +29,7 @@ from .mixed_precision import use_bfloat16, use_channels_last
 from .preflight import check_augmentation
 from .resuming import KIND, check_resume, kind_of
 from .rounding import RoundingHook
+from .setting_checks import building
 from .shared_file import from_main_process
 
 __all__ = ["TernaryTrainer"]
@@ -55,12 +56,16 @@ class TernaryTrainer(DefaultTrainer):
         super(DefaultTrainer, self).__init__()
         # The steps are those of DefaultTrainer.__init__, which cannot wrap a model on the CPU for
         # several processes and does not let its checkpointer be chosen.
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        with building("the batch of this number of processes"):
+            cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         _refuse_engine(cfg)
         check_augmentation(cfg)
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        with building("the model"):
+            model = self.build_model(cfg)
+        with building("the optimizer"):
+            optimizer = self.build_optimizer(cfg, model)
+        with building("the loader of DATASETS.TRAIN"):
+            data_loader = self.build_train_loader(cfg)
         check_classes(cfg)
 
         on_cpu = next(model.parameters()).device.type == "cpu"
@@ -73,14 +78,16 @@ class TernaryTrainer(DefaultTrainer):
         )
         trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED and not on_cpu else SimpleTrainer
         self._trainer = trainer_class(model, data_loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with building("the schedule of learning rates"):
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+        with building("the hooks of the training"):
+            self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_model(cls, cfg):

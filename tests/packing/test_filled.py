@@ -59,3 +59,19 @@ def test_no_weights_at_all_and_other_names(weights, cfg):
         cfg.MODEL.WEIGHTS = path
         with pytest.raises(InputError, match=r"(?s)\d+ weights of the model.*and \d+ more"):
             load_filled(build_model(cfg).eval(), cfg)
+
+
+def test_other_weights_are_taken_and_named(weights, cfg, tmp_path):
+    weights(lambda w: w.pop("backbone.fpn_lateral2.weight"))
+    path, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, "nowhere.pth"
+    with pytest.raises(InputError, match=rf"not loaded from the checkpoint '{path}'"):
+        load_filled(build_model(cfg).eval(), cfg, path)
+
+
+def test_weights_that_are_no_finite_numbers(weights, cfg):
+    name = "roi_heads.box_predictor.cls_score.bias"
+    weights(lambda w: w.update({name: torch.full_like(w[name], float("nan"))}))
+    for required in (True, False):
+        cfg.TERNARY.REQUIRE_TRAINED = required
+        with pytest.raises(InputError, match=r"cls_score\.bias holds values"):
+            load_filled(build_model(cfg).eval(), cfg)

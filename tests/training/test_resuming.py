@@ -5,6 +5,7 @@ import torch
 
 from ptq_det import TernaryTrainer
 from ptq_det.errors import InputError
+from ptq_det.training.resuming import last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,35 @@ def test_a_last_checkpoint_that_is_lost_or_cut(again, tmp_path):
         (tmp_path / "last_checkpoint").write_text(name)
         with pytest.raises(InputError, match="cannot be resumed from"):
             resume(again)
+
+
+def test_fewer_iterations_than_there_were_are_refused(again, caplog):
+    again.SOLVER.MAX_ITER = 2
+    with caplog.at_level("WARNING", "ptq_det"):
+        assert resume(again).start_iter == 2  # all done: it is packed and evaluated again
+    assert "has had all 2 iterations" in caplog.text
+    again.SOLVER.MAX_ITER = 1
+    with pytest.raises(InputError, match=r"has had 2 iterations, and SOLVER\.MAX_ITER is 1: raise"):
+        resume(again)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names 'nothing', which is not there"),
+        (b"none.pth", "names 'none.pth', which is not there"),
+        (b"a\0b", "which is not there"),
+        (b"\xff\xfe\x00", "is no text that can be read"),
+        (None, r"by name is model_final\.pth\), but no file last_checkpoint"),
+    ],
+)
+def test_an_evaluation_does_not_take_other_weights_for_a_lost_checkpoint(
+    content, message, again, tmp_path
+):
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / "model_final.pth")
+    (tmp_path / "last_checkpoint").unlink()
+    if content is not None:
+        (tmp_path / "last_checkpoint").write_bytes(content)
+    with pytest.raises(InputError, match=f"{message}.*leave --resume out"):
+        last_checkpoint(str(tmp_path))
+    assert last_checkpoint(str(tmp_path / "new")) is None
