@@ -1,4 +1,5 @@
-"""Forged packed files: none may crash the reader, read a path, or take more than it is allowed."""
+"""Forged packed files: none may crash the reader, read a path, take more than it is allowed, or
+give a model that fails at its first picture."""
 
 import json
 import multiprocessing
@@ -12,8 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
+from safetensors import SafetensorError
 from tabulate import tabulate
+from torch import nn
 from tqdm import tqdm
 
 from ...errors import InputError
@@ -31,6 +35,40 @@ _VALUES = (
     [[1] * 3000], [[1] * 60], [[[1] * 60] * 60], [1] * 25_000, -0.5, 4_194_304, "XYZ", "RRPN",
     "RotatedAnchorGenerator", "evil.PKL", "example.org",
 )  # fmt: skip
+_HARM = {  # values of single keys that would stall, fill or end what builds or runs the model
+    "MODEL.ANCHOR_GENERATOR.SIZES": ([[1] * 3000], [[1] * 60], [1] * 60, [[1] * 9] * 900, [0]),
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": ([[1] * 3000], [[1] * 60], [1] * 60, [[1e-300]]),
+    "MODEL.ANCHOR_GENERATOR.ANGLES": ([[1] * 300], [1] * 60),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("RotatedAnchorGenerator",),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RRPN", "PrecomputedProposals"),
+    "MODEL.ROI_HEADS.NAME": ("RROIHeads", "CascadeROIHeads", "Res5ROIHeads"),
+    "MODEL.META_ARCHITECTURE": ("RetinaNet", "PanopticFPN", "SemanticSegmentor", "ProposalNetwork"),
+    "MODEL.RPN.IN_FEATURES": (["p2"] * 60, ["p2", "p2"], ["p6", "p2"]),
+    "MODEL.RPN.CONV_DIMS": ([1] * 3000, [-1] * 60),
+    "MODEL.RPN.BBOX_REG_WEIGHTS": ([1, 1], [1] * 5, [0] * 4),
+    "MODEL.RPN.IOU_THRESHOLDS": ([0.1] * 3000, [7, 9]),
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": (-1, 0, 2.5, 1 << 22),
+    "MODEL.RPN.POST_NMS_TOPK_TEST": (-1, 0, 2.5, 1 << 22),
+    "MODEL.RPN.NMS_THRESH": (-1, 7, float("nan")),
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": (-1, 7, float("nan"), float("inf")),
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": (0, 1 << 10, 7.5),
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": (-9, 1 << 20),
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignRotated", "ROIPool"),
+    "MODEL.ROI_BOX_HEAD.NUM_FC": (-1, 100, 1 << 20),
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": (-1, 100, 1 << 20),
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": ([0.5] * 3000, [9]),
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": (-1, 100, 1 << 20),
+    "MODEL.RESNETS.NUM_GROUPS": (0, 64, 1 << 20),
+    "MODEL.RESNETS.DEPTH": (-1, 18, 152, 1 << 20),
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": (0, 32, 1 << 20),
+    "MODEL.PIXEL_MEAN": ([], [1.0], [1.0] * 5000, ["a"] * 3),
+    "MODEL.PIXEL_STD": ([], [1.0], [0.0] * 3, [-1.0] * 3),
+    "INPUT.FORMAT": ("XYZ", "P", "bgr", ""),
+    "INPUT.MASK_FORMAT": ("rle", ""),
+    "INPUT.MIN_SIZE_TEST": (-5, 1 << 14, 1 << 22, 0.5),
+    "INPUT.MAX_SIZE_TEST": (-5, 0, 1 << 17, 1 << 22),
+    "TEST.DETECTIONS_PER_IMAGE": (-7, 0, 2.5, 1 << 22),
+}  # fmt: skip
 
 
 def benchmark_fuzz(path: str, files: int, workers: int, seed: int) -> dict:
@@ -50,7 +88,7 @@ def benchmark_fuzz(path: str, files: int, workers: int, seed: int) -> dict:
 
     Raises:
         RuntimeError: a file crashed a worker, ended in another error than a refusal, made it open a
-            forged path, or took more than a refusal may.
+            forged path, took more than a refusal may, or gave a model that fails at a picture.
     """
     content = Container.read(path)
     counts, worst, faults = Counter(), [0.0, 0.0], []
@@ -62,7 +100,7 @@ def benchmark_fuzz(path: str, files: int, workers: int, seed: int) -> dict:
                 counts[name, outcome] += 1
                 if outcome == "refused":
                     worst = [max(worst[0], seconds), max(worst[1], memory)]
-                slow = outcome == "refused" and (seconds > _SECONDS or memory > _MEMORY)
+                slow = seconds > _SECONDS or memory > _MEMORY
                 if outcome not in ("refused", "loaded") or slow:
                     faults.append(f"{name} {number}: {outcome}, {seconds:.1f} s, {memory} bytes")
     names = sorted({name for name, _ in counts})
@@ -117,6 +155,36 @@ def _changed(value, rng: random.Random):
     return rng.choice(_VALUES)
 
 
+def _harm(content: Container, rng: random.Random) -> None:
+    config = yaml.safe_load(content.metadata["config"])
+    if not isinstance(config, dict):
+        return
+    for name in rng.sample(list(_HARM), rng.choice((1, 1, 2, 3))):
+        *nodes, key = name.split(".")
+        node = config
+        for each in nodes:
+            node = node.setdefault(each, {})
+        node[key] = rng.choice(_HARM[name])
+    content.metadata["config"] = json.dumps(config)
+
+
+def _json_config(content: Container, rng: random.Random) -> None:
+    depth, width = rng.choice((3, 14, 15, 16, 17, 900, 40_000)), rng.choice((1, 5_000, 30_000))
+    inner = ",".join("1" * width)
+    key = rng.choice(('"X"', '"PIXEL_MEAN"', '"RPN"', '"MODEL"'))
+    opening, closing = rng.choice((("[", "]"), ('{"a":', "}")))
+    nested = opening * depth + (inner if opening == "[" else "1") + closing * depth
+    content.metadata["config"] = '{"MODEL":{' + key + ":" + nested + "}}"
+
+
+def _class_list(content: Container, rng: random.Random) -> None:
+    names = json.loads(content.metadata["classes"])
+    if not isinstance(names, list):
+        return
+    new = (names[:1], names[:-1], [*names, "x"], names[:1] * 900, ["\ud83d"], [""] * len(names))
+    content.metadata["classes"] = json.dumps(rng.choice(new))
+
+
 def _shapes(content: Container, rng: random.Random) -> None:
     layers = json.loads(content.metadata["layers"])
     layer = layers[rng.choice(list(layers))]
@@ -169,6 +237,9 @@ def _texts(content: Container, rng: random.Random) -> None:
 FORGERIES: dict[str, Callable[[Container, random.Random], None]] = {
     "config": _change_json("config"),
     "config in YAML": _yaml_config,
+    "config in JSON": _json_config,
+    "harmful values": _harm,
+    "number of classes": _class_list,
     "layers": _change_json("layers"),
     "shapes": _shapes,
     "architecture": _change_json("architecture"),
@@ -197,7 +268,7 @@ def _load(job) -> tuple[str, str, float, int, int]:
     file = Path(folder) / f"{number}.safetensors"
     try:
         forged.write(file)
-    except (InputError, ValueError, TypeError, SyntaxError):
+    except (InputError, ValueError, TypeError, SyntaxError, SafetensorError):
         return name, "refused", 0.0, 0, number  # what cannot be written cannot be read
     if number % 10 == 0:  # raw damage
         data = bytearray(file.read_bytes())
@@ -205,15 +276,31 @@ def _load(job) -> tuple[str, str, float, int, int]:
         file.write_bytes(data)
     before, start = _forget_peak(), time.perf_counter()
     try:
-        load_packed(file, "cpu")
+        model = load_packed(file, "cpu")
         outcome = "loaded"
     except InputError:
         outcome = "refused"
     except BaseException as error:
         outcome = f"{type(error).__name__}: {str(error)[:200]}"
-    seconds = time.perf_counter() - start
+    seconds, memory = time.perf_counter() - start, max(0, _memory("VmHWM") - before)
+    if outcome == "loaded":
+        outcome = _run(model)
     file.unlink()
-    return name, outcome, seconds, max(0, _memory("VmHWM") - before), number
+    return name, outcome, seconds, memory, number
+
+
+def _run(model: nn.Module) -> str:
+    """What becomes of a model at a small picture: "loaded", or the error that ends it."""
+    mean = getattr(model, "pixel_mean", None)
+    has_proposals = getattr(model, "proposal_generator", True) is not None
+    if mean is None or not has_proposals:  # a classification network; a Fast R-CNN
+        return "loaded"
+    try:
+        with torch.no_grad():
+            model([{"image": torch.full((len(mean), 64, 64), 100.0), "height": 64, "width": 64}])
+    except Exception as error:
+        return f"at a picture {type(error).__name__}: {str(error)[:200]}"
+    return "loaded"
 
 
 def _forget_peak() -> int:
