@@ -23,7 +23,7 @@ from ptq_det.commands.benchmarks import (
     benchmark_size,
     benchmark_train,
 )
-from ptq_det.commands.mistakes import told_in_one_line
+from ptq_det.commands.mistakes import positive, told_in_one_line
 
 PACKAGED = "ptq_det://shapes_mask_rcnn_ptq.safetensors"
 CONFIG = Path(__file__).parents[1] / "configs/mask_rcnn_R50_ptq.yaml"
@@ -36,21 +36,21 @@ def main():
     parts = parser.add_subparsers(dest="part", required=True)
     train = parts.add_parser("train", help="time of a training step, ternary over float")
     train.add_argument("--config-file", default=str(CONFIG))
-    train.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("H", "W"))
-    train.add_argument("--batch", type=int, default=2, help="pictures a step")
-    train.add_argument("--rounds", type=int, default=5, help="steps of each kind")
+    train.add_argument("--size", type=positive, nargs=2, default=(800, 1333), metavar=("H", "W"))
+    train.add_argument("--batch", type=positive, default=2, help="pictures a step")
+    train.add_argument("--rounds", type=positive, default=5, help="steps of each kind")
     train.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
     size = parts.add_parser("size", help="bytes of the codec beside others; time of loading")
     size.add_argument("--config-file", default=str(CONFIG))
-    size.add_argument("--rounds", type=int, default=5, help="how often loading is timed")
+    size.add_argument("--rounds", type=positive, default=5, help="how often loading is timed")
     size.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
     run = parts.add_parser("inference", help="time and memory of each engine beside stock")
     run.add_argument("--weights", required=True, help="packed detector")
     run.add_argument("--dataset", required=True, help="where the pictures are from")
-    run.add_argument("--pictures", type=int, default=3)
-    run.add_argument("--rounds", type=int, default=5, help="how often each picture is predicted")
+    run.add_argument("--pictures", type=positive, default=3)
+    run.add_argument("--rounds", type=positive, default=5, help="how often each is predicted")
     run.add_argument(
-        "--size", type=int, nargs=2, action="append", metavar=("H", "W"),
+        "--size", type=positive, nargs=2, action="append", metavar=("H", "W"),
         help="scale the pictures to it; may be given again (800 1333 and 480 640)",
     )  # fmt: skip
     run.add_argument("--ap", action="store_true", help="evaluate every engine on the data set too")
@@ -62,11 +62,11 @@ def main():
         help="OUTPUT_DIR/inference/coco_instances_results.json of a model, or of one a seed",
     )  # fmt: skip
     pair.add_argument("--baseline", nargs="+", required=True, help="as many, of the other model")
-    pair.add_argument("--samples", type=int, default=2000, help="how often pictures are drawn")
+    pair.add_argument("--samples", type=positive, default=2000, help="how often pictures are drawn")
     fuzz = parts.add_parser("fuzz", help="forged packed files, none of which may do harm")
     fuzz.add_argument("--weights", default=PACKAGED, help="honest packed file to forge from")
-    fuzz.add_argument("--files", type=int, default=1000, help="how many to forge")
-    fuzz.add_argument("--workers", type=int, default=1, help="processes, used again")
+    fuzz.add_argument("--files", type=positive, default=1000, help="how many to forge")
+    fuzz.add_argument("--workers", type=positive, default=1, help="processes, used again")
     fuzz.add_argument("--seed", type=int, default=0, help="of the forgeries")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)

@@ -29,13 +29,14 @@ def main():
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of all runs")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    for name in ("fvcore", "detectron2", "ptq_det"):
-        setup_logger(args.output, name=name)
     with told_in_one_line():
-        results = compare(args.config_file, read_runs(args.runs), args.opts, args.output)
-    table = table_of(results)
-    (Path(args.output) / "table.md").write_text(table + "\n")
-    draw_comparison(results, str(Path(args.output) / "comparison.png"))
+        runs = read_runs(args.runs)
+        for name in ("fvcore", "detectron2", "ptq_det"):
+            setup_logger(args.output, name=name)
+        results = compare(args.config_file, runs, args.opts, args.output)
+        table = table_of(results)
+        (Path(args.output) / "table.md").write_text(table + "\n")
+        draw_comparison(results, str(Path(args.output) / "comparison.png"))
     print(f"\n{table}")
 
 

@@ -7,11 +7,10 @@ The checkpoint comes from
 
 import argparse
 
-import torch
-
 from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.data.weights import WEIGHTS_FOLDER
 from ptq_det.training.checkpoint import save_int8_weights
+from ptq_det.training.foreign import read_weights
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -19,6 +18,6 @@ if __name__ == "__main__":
     args = parser.parse_args()
     path = WEIGHTS_FOLDER / "shapes_mask_rcnn_float.safetensors"
     with told_in_one_line():
-        weights = torch.load(args.checkpoint, map_location="cpu")["model"]
+        weights = read_weights(args.checkpoint)
         save_int8_weights(weights, str(path))
     print(f"{path}: {path.stat().st_size} bytes")

@@ -1,14 +1,13 @@
 """Classification networks of torchvision, made ternary and packed like detectors."""
 
-import torch
 import torchvision
 from detectron2.config import CfgNode, get_cfg
-from safetensors.torch import load_file
 from torch import nn
 
 from ..config import MERGE_ERRORS, add_ternary_config
 from ..errors import InputError
 from ..packing.architecture import Architecture
+from ..training.foreign import read_weights
 
 __all__ = ["NETWORKS", "build_classifier", "classifier_config"]
 
@@ -44,28 +43,14 @@ def build_classifier(name: str, weights: str = "") -> tuple[nn.Module, Architect
     Raises:
         InputError: the weights are not those of this network.
     """
-    state = _read(weights) if weights else {}
+    state = read_weights(weights) if weights else {}
     last = state.get(f"{_CLASSIFIERS[name]}.weight")
     classes = 1000 if last is None else len(last)
     model = torchvision.models.get_model(name, weights=None, num_classes=classes)
     if weights:
         try:
             model.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError(f"{weights} does not hold the weights of {name}: {error}") from error
+        except (RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"{weights} does not hold the weights of {name}: {reason}") from error
     return model.eval(), Architecture("torchvision", name, classes)
-
-
-def _read(path: str) -> dict[str, torch.Tensor]:
-    try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"weights {path!r} not found") from None
-    except Exception as error:  # torch.load lets through whatever its parsing ends in
-        raise InputError(f"{path} is no file of weights: {error}") from error
-    state = state.get("model", state.get("state_dict", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict):
-        raise InputError(f"{path} holds no state dict")
-    return state

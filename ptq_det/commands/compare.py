@@ -63,11 +63,17 @@ def read_runs(path: str) -> dict[str, list[str]]:
     """
     try:
         runs = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"runs {path!r} cannot be read: {error}") from error
     fits = isinstance(runs, dict) and runs
     if not fits or not all(isinstance(v, list) and len(v) % 2 == 0 for v in runs.values()):
         raise InputError(f"{path} must map names of runs to lists of keys and values")
+    for name in map(str, runs):
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+            raise InputError(
+                f"{path} has a run {name!r}, but a name is that of a folder in --output; take out "
+                "slashes, or give it a name"
+            )
     return {str(name): [str(item) for item in overrides] for name, overrides in runs.items()}
 
 
@@ -89,13 +95,19 @@ def compare(
         InputError: a value of a config, or what it names, cannot be used.
     """
     results = []
+    cfgs = {
+        name: _config(config_file, [*overrides, *own], str(Path(output) / name))
+        for name, own in runs.items()
+    }
+    digests = {name: _refuse_other_settings(cfg) for name, cfg in cfgs.items()}
+    kept = {name: _read_result(Path(cfg.OUTPUT_DIR) / "result.json") for name, cfg in cfgs.items()}
     for name, own in runs.items():
-        cfg = _config(config_file, [*overrides, *own], str(Path(output) / name))
+        cfg = cfgs[name]
         file = Path(cfg.OUTPUT_DIR) / "result.json"
-        _refuse_other_settings(cfg)
-        if file.exists():
-            result = Result(**json.loads(file.read_text()))
-        else:
+        with replacing(_digest_file(cfg)) as scratch:
+            scratch.write_text(digests[name] + "\n")
+        result = kept[name]
+        if result is None:
             logging.getLogger("ptq_det").info("Run %s: %s", name, " ".join(own))
             result = _run(cfg, name, [*overrides, *own])
             with replacing(file) as scratch:
@@ -181,8 +193,33 @@ def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
     return cfg
 
 
-def _refuse_other_settings(cfg: CfgNode) -> None:
-    """Raise :class:`InputError` if a run's folder is of another config or of other weights."""
+def _read_result(file: Path) -> Result | None:
+    """What a run that was finished before came to."""
+    if not file.exists():
+        return None
+    try:
+        result = Result(**json.loads(file.read_text()))
+        ap, numbers = result.ap, (result.zeros, result.bits_per_weight, result.bytes)
+        if not all(isinstance(x, (int, float)) for x in (*numbers, *ap.values())):
+            raise TypeError("other kinds of values")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}); remove it, and the run is evaluated again"
+        ) from error
+    return result
+
+
+def _digest_file(cfg: CfgNode) -> Path:
+    return Path(cfg.OUTPUT_DIR) / "settings.sha256"
+
+
+def _refuse_other_settings(cfg: CfgNode) -> str:
+    """The digest of a run's config and weights.
+
+    Raises:
+        InputError: the run's folder is of another config or of other weights, or of a run of which
+            neither is known.
+    """
     settings = cfg.clone()
     settings.OUTPUT_DIR = ""
     digest = hashlib.sha256(settings.dump().encode())
@@ -190,15 +227,20 @@ def _refuse_other_settings(cfg: CfgNode) -> None:
         with PathManager.open(cfg.MODEL.WEIGHTS.split("?")[0], "rb") as weights:
             while block := weights.read(1 << 20):
                 digest.update(block)
-    file = Path(cfg.OUTPUT_DIR) / "settings.sha256"
-    if not file.exists():
-        with replacing(file) as scratch:
-            scratch.write_text(digest.hexdigest() + "\n")
-    elif file.read_text().strip() != digest.hexdigest():
+    file = _digest_file(cfg)
+    of_a_run = ("result.json", "last_checkpoint", "model_final.pth", "model_final.safetensors")
+    if file.exists():
+        if file.read_bytes().strip() != digest.hexdigest().encode():
+            raise InputError(
+                f"{cfg.OUTPUT_DIR} is the folder of a run with another config or other weights; "
+                "remove it, or give the run another name"
+            )
+    elif any((file.parent / name).exists() for name in of_a_run):
         raise InputError(
-            f"{cfg.OUTPUT_DIR} is the folder of a run with another config or other weights; remove "
-            "it, or give the run another name"
+            f"{cfg.OUTPUT_DIR} is the folder of a run whose config and weights are not known (of "
+            "an earlier release, or of another tool); remove it, or give the run another name"
         )
+    return digest.hexdigest()
 
 
 def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:

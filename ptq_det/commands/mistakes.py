@@ -1,12 +1,21 @@
 """How the tools end where a user made a mistake."""
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import InputError
 
-__all__ = ["told_in_one_line"]
+__all__ = ["positive", "told_in_one_line"]
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, as argparse's ``type``."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return number
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from ..packing.packed_model import PackedModel
 from ..packing.report import SizeReport, measure_size
 from ..packing.source import packed_from_checkpoint, packed_from_model
 from ..training.config_file import read_config
-from ..training.data_checks import check_datasets
 from ..training.preflight import check_weights
+from ..training.setting_checks import check_model_settings
 from .classification import build_classifier, classifier_config
+from .inputs import built_from, check_class_names, check_target, records_of
 
 __all__ = ["pack", "packed_from_words", "split_words"]
 
@@ -34,8 +35,10 @@ def pack(
         InputError: the weights, the data set or a value of the config cannot be used.
         OSError: a file cannot be read or written.
     """
+    if output:
+        check_target(output)
     if calibrate:
-        check_datasets([calibrate])
+        records_of(calibrate)
     packed, one_shot = packed_from_words(words, config_file, network)
     if calibrate:
         calibrate_packed(packed, calibrate)
@@ -73,7 +76,10 @@ def packed_from_words(
     named = cfg.MODEL.WEIGHTS
     if others and named and is_packed(PathManager.get_local_path(named.split("?")[0])):
         raise InputError(f"{named} is packed already: {others[0]} does not change it")
-    return packed_from_checkpoint(cfg)
+    check_model_settings(cfg)
+    check_class_names(cfg)
+    with built_from(cfg):
+        return packed_from_checkpoint(cfg)
 
 
 def split_words(words: list[str]) -> tuple[str | None, list[str]]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InputError
@@ -19,6 +20,7 @@ from ..errors import InputError
 __all__ = [
     "as_detectron2_has_it",
     "form_of",
+    "read_weights",
     "trusted_scalars",
     "weights_in",
     "what_it_is",
@@ -58,14 +60,19 @@ def as_detectron2_has_it(loaded: dict, path: str, own: Mapping[str, Tensor]) -> 
         weights = weights_in(source, own.keys())
     except InputError as error:
         raise InputError(f"MODEL.WEIGHTS {path!r} {error}") from error
-    for name, value in weights.items():
-        by_design = name not in own or not _is_finite(own[name])
-        if not by_design and not _is_finite(value):
-            raise InputError(
-                f"MODEL.WEIGHTS {path!r} cannot be used: {name} holds values that are no finite "
-                "numbers (its training diverged?); give an earlier checkpoint"
-            )
+    # Buffers may hold infinities by design, and other models' weights may hold what they like.
+    counts = {n: x for n, x in weights.items() if n in own and _is_finite(own[n])}
+    _refuse_infinite(counts, f"MODEL.WEIGHTS {path!r}")
     return {**rest, "model": weights}
+
+
+def _refuse_infinite(weights: dict[str, Tensor], what: str) -> None:
+    name = next((name for name, value in weights.items() if not _is_finite(value)), None)
+    if name is not None:
+        raise InputError(
+            f"{what} cannot be used: {name} holds values that are no finite numbers (its training "
+            "diverged?); give an earlier checkpoint"
+        )
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -175,6 +182,32 @@ def trusted_scalars():
     return torch.serialization.safe_globals([*kinds, np.ndarray, np.dtype, *dtypes, *plain, *times])
 
 
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The weights in a file of any form but a packed model's, wherever they are in it.
+
+    Raises:
+        InputError: there are none, or it cannot be read.
+    """
+    try:
+        if form_of(path) == "safetensors":
+            held = load_file(path)
+        else:
+            with trusted_scalars(), open(path, "rb") as file:
+                held = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"weights {path!r} not found") from None
+    except OSError as error:
+        raise InputError(f"weights {path!r} cannot be read: {error}") from error
+    except Exception as error:  # unpickling may end in anything
+        raise what_it_is(path, error, "weights") from error
+    try:
+        weights = weights_in(held)
+    except InputError as error:
+        raise InputError(f"weights {path!r}: the file {error}") from error
+    _refuse_infinite(weights, f"weights {path!r}")
+    return weights
+
+
 def form_of(path: str) -> str:
     """``torch``, ``safetensors`` or nothing, by a file's first bytes, whatever it is called."""
     with open(path, "rb") as file:
@@ -185,8 +218,14 @@ def form_of(path: str) -> str:
     return "safetensors" if is_header else ""
 
 
-def what_it_is(path: str, error: Exception) -> InputError:
-    """The error to raise where a file could not be read as a checkpoint, by what it holds."""
+def what_it_is(path: str, error: Exception, key: str = "MODEL.WEIGHTS") -> InputError:
+    """The error to raise where a file could not be read as a checkpoint, by what it holds.
+
+    Args:
+        path: of the file.
+        error: that reading ended in.
+        key: what names the file.
+    """
     reason = _ESCAPES.sub("", str(error)).strip()
     unknown = _UNKNOWN.search(reason)
     if why := _by_its_start(path):
@@ -204,7 +243,7 @@ def what_it_is(path: str, error: Exception) -> InputError:
     else:
         first = (reason.splitlines() or [""])[0][:200]
         why = f"cut, or no checkpoint ({type(error).__name__}{': ' if first else ''}{first})"
-    return InputError(f"MODEL.WEIGHTS {path!r} cannot be read: it is {why}")
+    return InputError(f"{key} {path!r} cannot be read: it is {why}")
 
 
 def _by_its_start(path: str) -> str:

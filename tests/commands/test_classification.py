@@ -47,8 +47,12 @@ def test_weights_that_cannot_be_used(tmp_path):
     with pytest.raises(InputError, match="not found"):
         build_classifier("resnet18", "nowhere.pth")
     (tmp_path / "w.pth").write_bytes(b"text")
-    with pytest.raises(InputError, match="no file of weights"):
+    with pytest.raises(InputError, match="cut, or no checkpoint"):
         build_classifier("resnet18", str(tmp_path / "w.pth"))
+    (tmp_path / "w.html").write_text("<html>")
+    with pytest.raises(InputError, match="a web page") as error:
+        build_classifier("resnet18", str(tmp_path / "w.html"))
+    assert len(str(error.value).splitlines()) == 1
     other, _ = build_classifier("mobilenet_v2")
     torch.save(other.state_dict(), tmp_path / "other.pth")
     with pytest.raises(InputError, match="does not hold the weights of resnet18"):

@@ -45,6 +45,15 @@ def test_runs_are_trained_packed_and_evaluated_once(setting, tmp_path):
     assert not file.exists()
     with pytest.raises(InputError, match="another config or other weights"):
         compare(config, {"PTQ": ["TERNARY.SPARSITY", "0.7"]}, [], output)
+    # A later run's folder is looked at before the first run is trained.
+    others = {"new": RUNS["one shot"], "PTQ": RUNS["PTQ"]}
+    (tmp_path / "out/PTQ/settings.sha256").unlink()
+    with pytest.raises(InputError, match=r"PTQ is the folder of a run whose config .* not known"):
+        compare(config, others, [], output)
+    assert not (tmp_path / "out/new/result.json").exists()
+    (tmp_path / "out/control/result.json").write_text('{"name": "con')
+    with pytest.raises(InputError, match=r"result\.json cannot be read .*; remove it"):
+        compare(config, {"control": RUNS["control"]}, [], output)
 
 
 def test_table_and_picture(tmp_path):
@@ -73,9 +82,9 @@ def test_a_model_that_finds_nothing_has_a_row_and_no_ap(blind_first, tmp_path):
     assert (tmp_path / "plot.png").exists()
 
 
-@pytest.mark.parametrize("text", ["[", "- a", "a: [b]", "{}", "a: 3"])
+@pytest.mark.parametrize("text", ["[", "- a", "a: [b]", "{}", "a: 3", "\xff\xfe\0", "a: \x01"])
 def test_runs_of_another_form_are_refused(text, tmp_path):
-    (tmp_path / "runs.yaml").write_text(text)
+    (tmp_path / "runs.yaml").write_bytes(text.encode("latin1"))
     with pytest.raises(InputError, match=r"runs\.yaml"):
         read_runs(str(tmp_path / "runs.yaml"))
 
@@ -83,3 +92,10 @@ def test_runs_of_another_form_are_refused(text, tmp_path):
 def test_runs_that_are_not_there_are_refused():
     with pytest.raises(InputError, match="nowhere"):
         read_runs("nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "..", ".", "a/b", '""', '"a\\0b"'])
+def test_runs_stay_in_the_folder(name, tmp_path):
+    (tmp_path / "runs.yaml").write_text(f"{name}: [TERNARY.ENABLED, False]")
+    with pytest.raises(InputError, match="that of a folder in --output"):
+        read_runs(str(tmp_path / "runs.yaml"))

@@ -1,6 +1,8 @@
+from argparse import ArgumentTypeError
+
 import pytest
 
-from ptq_det.commands.mistakes import told_in_one_line
+from ptq_det.commands.mistakes import positive, told_in_one_line
 from ptq_det.errors import EngineError
 
 
@@ -15,3 +17,10 @@ def test_a_user_s_mistake_is_one_line_and_status_2(kind, capsys):
 def test_our_own_mistakes_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), told_in_one_line():
         raise ZeroDivisionError
+
+
+def test_numbers_above_0():
+    assert positive("12") == 12
+    for text in ("0", "-1", "1.5", "", "a", "²"):
+        with pytest.raises(ArgumentTypeError, match="is no whole number above 0"):
+            positive(text)

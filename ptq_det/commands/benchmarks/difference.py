@@ -4,17 +4,20 @@ import contextlib
 import copy
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 from tqdm import tqdm
 
 from ...coco_defaults import complete
+from ...data.coco_check import read_coco
 from ...errors import InputError
 from ...training.data_checks import check_datasets
 
@@ -70,9 +73,7 @@ def benchmark_difference(
     annotations = MetadataCatalog.get(dataset).get("json_file")
     if not annotations:
         raise InputError(f"data set {dataset!r} has no annotations in COCO format (json_file)")
-    with contextlib.redirect_stdout(io.StringIO()):  # COCO's classes print
-        truth = COCO(annotations)
-    complete(truth)
+    truth = _annotations(annotations)
     pairs = [(_read(ours), _read(base)) for ours, base in zip(predictions, baselines, strict=True)]
     pictures = len(truth.getImgIds())
     rng = np.random.default_rng(0)
@@ -80,7 +81,7 @@ def benchmark_difference(
     draws = np.vstack([np.ones(pictures, dtype=draws.dtype), draws])  # first the data set itself
 
     result, rows = {}, []
-    with_masks = all("segmentation" in side[0] for pair in pairs for side in pair)
+    with_masks = all("segmentation" in p for pair in pairs for side in pair for p in side)
     for task in ("bbox", "segm") if with_masks else ("bbox",):
         ap = np.empty((len(pairs), 2, len(draws)))  # pair, side, draw
         for pair, side in tqdm(list(np.ndindex(ap.shape[:2])), desc=f"drawing, {_TASKS[task]} AP"):
@@ -184,16 +185,43 @@ def _summary(ours: np.ndarray, base: np.ndarray) -> dict:
     }
 
 
+def _annotations(path: str) -> COCO:
+    content, troubles = read_coco(PathManager.get_local_path(path))
+    if not troubles and not content["images"]:
+        troubles = ["it has no pictures; name another data set"]
+    if troubles:
+        raise InputError(f"{path}: {troubles[0]}")
+    truth = COCO()
+    truth.dataset = content
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # COCO's classes print
+            truth.createIndex()
+        complete(truth)
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no file of annotations in COCO's format ({type(error).__name__}: {error}); "
+            "export it again"
+        ) from error
+    return truth
+
+
 def _read(path: str) -> list[dict]:
     try:
         predictions = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"predictions {path!r} cannot be read: {error}") from error
     keys = {"image_id", "category_id", "bbox", "score"}
-    fits = isinstance(predictions, list) and predictions
-    if not fits or not all(isinstance(p, dict) and keys <= p.keys() for p in predictions):
+    fits = predictions if isinstance(predictions, list) else []
+    if not fits or not all(isinstance(p, dict) and keys <= p.keys() and _counts(p) for p in fits):
         raise InputError(
             f"{path} holds no predictions in COCO's format; Detectron2's evaluator writes "
             "inference/coco_instances_results.json into OUTPUT_DIR"
         )
     return predictions
+
+
+def _counts(prediction: dict) -> bool:
+    """Whether a prediction has a score and a box of numbers."""
+    box, score = prediction["bbox"], prediction["score"]
+    numbers = [score, *box] if isinstance(box, list) and len(box) == 4 else [None]
+    return all(type(x) in (int, float) and math.isfinite(x) for x in numbers)

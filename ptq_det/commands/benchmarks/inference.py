@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeTransform
 from detectron2.modeling import build_model
@@ -21,6 +20,8 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
+from ...config import MERGE_ERRORS
+from ...data.picture_check import check_pictures
 from ...engines import ENGINE_REGISTRY
 from ...errors import EngineError, InputError
 from ...inference import calibrate_packed
@@ -28,8 +29,9 @@ from ...inference.evaluation import build_for_evaluation
 from ...inference.int8.layers import saturates
 from ...packing.packed_model import PackedModel
 from ...ternary.ternarize import make_plain
-from ...training.data_checks import check_datasets
+from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
+from ..inputs import records_of
 
 __all__ = ["benchmark_inference"]
 
@@ -77,7 +79,7 @@ def benchmark_inference(
     Raises:
         InputError: the file or the data set cannot be used.
     """
-    check_datasets([dataset])
+    records = records_of(dataset)
     taken = {"stock", "channels-last"} & {name for name, _ in ENGINE_REGISTRY}
     if taken:
         raise InputError(f"an engine is called {taken.pop()!r}, as a row of stock Detectron2 is")
@@ -85,15 +87,23 @@ def benchmark_inference(
     if not packed.architecture.is_detector:
         raise InputError(f"{path} holds no detector")
     cfg = packed.cfg()
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
+    try:
+        cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
+    except MERGE_ERRORS as error:
+        raise InputError(f"an override: {error}") from error
+    check_model_settings(cfg)
     if not packed.ranges:
         calibrate_packed(packed, dataset)
-    models = {
-        "stock": _stock(packed, cfg),
-        "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
-        **_engines(packed, cfg),
-    }
-    files = [record["file_name"] for record in DatasetCatalog.get(dataset)[:pictures]]
+    with building("stock Detectron2's model"):
+        stock = {
+            "stock": _stock(packed, cfg),
+            "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
+        }
+    models = {**stock, **_engines(packed, cfg)}
+    files = [record["file_name"] for record in records[:pictures]]
+    troubles = check_pictures(records[:pictures])
+    if troubles:
+        raise InputError("pictures cannot be used:\n  " + "\n  ".join(troubles))
     results = []
     for size in sizes:
         batches = [_picture(file, size, cfg) for file in files]

@@ -20,6 +20,9 @@ from ...inference import load_packed
 from ...packing import decode_codes, encode_codes
 from ...packing.source import packed_from_checkpoint
 from ...training.config_file import read_config
+from ...training.preflight import check_weights
+from ...training.setting_checks import check_model_settings
+from ..inputs import built_from, check_class_names
 
 __all__ = ["benchmark_size", "compressors", "pack_five_trits", "pack_two_bits"]
 
@@ -163,11 +166,16 @@ def benchmark_size(config_file: str, overrides: list[str], rounds: int) -> dict:
         Bytes and seconds, by compressor; seconds of packing and loading.
 
     Raises:
+        InputError: the weights or a value of the config cannot be used.
         RuntimeError: a compressor does not give the codes back.
     """
     cfg = read_config(config_file, overrides)
     cfg.MODEL.DEVICE = "cpu"
-    packed, _ = packed_from_checkpoint(cfg)
+    check_weights(cfg.MODEL.WEIGHTS)
+    check_model_settings(cfg)
+    check_class_names(cfg)
+    with built_from(cfg):
+        packed, _ = packed_from_checkpoint(cfg)
     codes = [layer.values for layer in packed.layers.values() if layer.kind == "ternary"]
     shapes = [c.shape for c in codes]
     figures: dict[str, dict | None] = {}

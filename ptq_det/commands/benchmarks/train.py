@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ...ternary.schedule import Stage
 from ...ternary.ternarize import ternarize, ternary_layers
 from ...training.config_file import read_config
+from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
 
 __all__ = ["benchmark_train"]
@@ -41,18 +42,21 @@ def benchmark_train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cfg = read_config(config_file, ["MODEL.DEVICE", device, *overrides])
     cfg.SOLVER.BASE_LR = 0.0  # untrained weights would diverge; a step takes as long without moving
+    check_model_settings(cfg)
     torch.manual_seed(0)
     data = _random_batch(cfg, size, batch)
-    models = {"float": build_model(cfg), "ternary": build_model(cfg)}
+    with building("the model"):
+        models = {"float": build_model(cfg), "ternary": build_model(cfg)}
     ternarize(models["ternary"], cfg)
     _damp_residuals(models["ternary"])
     for layer in ternary_layers(models["ternary"]).values():
         layer.snap()
     # Both compute the same function, so both have the same regions of interest to work on.
     models["float"].load_state_dict(models["ternary"].state_dict(), strict=False)
-    optimizers = {
-        name: TernaryTrainer.build_optimizer(cfg, model) for name, model in models.items()
-    }
+    with building("the optimizer"):
+        optimizers = {
+            name: TernaryTrainer.build_optimizer(cfg, model) for name, model in models.items()
+        }
 
     kinds = {"float": None, **{stage.value: stage for stage in Stage}}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}

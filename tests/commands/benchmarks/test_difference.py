@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -156,3 +157,31 @@ def test_what_cannot_be_compared_is_refused(written, tmp_path):
         if "without_json" not in DatasetCatalog:
             DatasetCatalog.register("without_json", list)
         benchmark_difference("without_json", [fine], [coarse], 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "it is no JSON"),
+        ('{"images": [], "annotations": [], "categories": []}', "it has no pictures"),
+        ('{"images": [{}], "annotations": [], "categories": []}', r"no file of annotations.*'id'"),
+    ],
+)
+def test_annotations_that_cannot_be_read(text, message, written, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    register_coco_instances("broken_difference", {}, str(tmp_path / "a.json"), str(tmp_path))
+    try:
+        with pytest.raises(InputError, match=rf"a\.json.*{message}"):
+            benchmark_difference("broken_difference", [written[0]], [written[1]], 10)
+    finally:
+        DatasetCatalog.remove("broken_difference")
+        MetadataCatalog.remove("broken_difference")
+
+
+@pytest.mark.parametrize("change", [{"bbox": [1, 2]}, {"score": "a"}, {"bbox": [1, 2, 3, None]}])
+def test_predictions_of_other_kinds_of_values(change, written, annotations, tmp_path):
+    predictions = _noisy(annotations, 0, 1.0)
+    predictions[-1] |= change
+    (tmp_path / "p.json").write_text(json.dumps(predictions))
+    with pytest.raises(InputError, match="holds no predictions in COCO's format"):
+        benchmark_difference("few_val", [str(tmp_path / "p.json")], [written[1]], 10)
