@@ -15,11 +15,19 @@ from detectron2.utils.logger import setup_logger
 
 from ptq_det.commands.demo import run_demo
 from ptq_det.commands.draw import built_in_pictures, draw_predictions, predictor_of
-from ptq_det.commands.mistakes import told_in_one_line
+from ptq_det.commands.mistakes import positive, told_in_one_line
 from ptq_det.engines import ENGINE_REGISTRY
 
 CONFIG = Path(__file__).parents[1] / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
 PACKAGED = "ptq_det://shapes_mask_rcnn_ptq.safetensors"
+
+
+def score(text):
+    """A score from 0 to 1, as argparse's ``type``."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no score from 0 to 1")
+    return number
 
 
 def main():
@@ -30,8 +38,8 @@ def main():
     draw = parser.add_argument_group("drawing")
     draw.add_argument("--weights", default=PACKAGED, help="packed model, or the packaged one")
     draw.add_argument("--input", nargs="+", help="pictures; without, some generated ones")
-    draw.add_argument("--threshold", type=float, default=0.5, help="least score that is drawn")
-    draw.add_argument("--min-size", type=int, help="shorter side in pixels")
+    draw.add_argument("--threshold", type=score, default=0.5, help="least score that is drawn")
+    draw.add_argument("--min-size", type=positive, help="shorter side in pixels")
     engines = [name for name, _ in ENGINE_REGISTRY]
     draw.add_argument("--engine", choices=engines, help="what computes; float unless named")
     path = parser.add_argument_group("the whole path")

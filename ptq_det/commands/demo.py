@@ -1,6 +1,7 @@
 """The whole path on the built-in data: float weights, fine-tuning, packed file, picture."""
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
@@ -17,13 +17,16 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 from tabulate import tabulate
 
 from ..engines import DEFAULT_ENGINE
+from ..errors import InputError
 from ..files import MIB, replacing
 from ..inference.evaluation import build_for_evaluation
+from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import ternary_layers
 from ..training.config_file import read_config
 from ..training.preflight import preflight
+from ..training.setting_checks import building
 from ..training.trainer import TernaryTrainer
 
 __all__ = ["run_demo"]
@@ -42,19 +45,31 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
 
     Returns:
         What ``summary.json`` holds.
+
+    Raises:
+        InputError: a value of the config, or what it names, cannot be used.
     """
     start = time.perf_counter()
     cfg = read_config(config_file, overrides or [])
     cfg.OUTPUT_DIR = output
     cfg.freeze()
+    if not cfg.TERNARY.ENABLED:
+        raise InputError(
+            "TERNARY.ENABLED is False, and the demo fine-tunes a ternary model; set it"
+        )
+    if not cfg.DATASETS.TEST:
+        raise InputError(
+            "DATASETS.TEST is empty, and the demo evaluates and draws; name a data set"
+        )
     Path(output).mkdir(parents=True, exist_ok=True)
     for name in ("fvcore", "detectron2", "ptq_det"):
         logger = setup_logger(output, name=name)
     preflight(cfg)
 
     logger.info("1/4 Evaluating the float model %s", cfg.MODEL.WEIGHTS)
-    float_model = build_model(cfg)
-    DetectionCheckpointer(float_model).load(cfg.MODEL.WEIGHTS)
+    with building("the model"):
+        float_model = build_model(cfg)
+    load_filled(float_model, cfg)
     float_ap = _average_precision(TernaryTrainer.test(cfg, float_model))
 
     logger.info("2/4 Fine-tuning it ternary for %d iterations", cfg.SOLVER.MAX_ITER)
@@ -136,7 +151,8 @@ def _label(text: str, height: int) -> np.ndarray:
 
 
 def _average_precision(results: dict) -> dict:
-    return {f"{task}_AP": results[task]["AP"] for task in ("bbox", "segm")}
+    """AP of each task that was evaluated; a model without masks has none of masks."""
+    return {f"{task}_AP": figures["AP"] for task, figures in results.items() if "AP" in figures}
 
 
 def _table(summary: dict) -> str:
@@ -148,11 +164,14 @@ def _table(summary: dict) -> str:
         "ternary": [zeros, bits, "", f"{summary['training_seconds']:.0f} s"],
         "packed": [zeros, bits, f"{packed['bytes'] / MIB:.2f} (1/{ratio:.1f})", ""],
     }
+    tasks = [key for key in summary["float"] if key.endswith("_AP")]
     rows = [
-        [name, f"{summary[name]['bbox_AP']:.1f}", f"{summary[name]['segm_AP']:.1f}", *size]
+        [name, *(f"{summary[name].get(task, math.nan):.1f}" for task in tasks), *size]
         for name, size in sizes.items()
     ]
-    headers = ["weights", "box AP", "mask AP", "zeros", "bits per weight", "MiB", "fine-tuning"]
+    titles = {"bbox_AP": "box AP", "segm_AP": "mask AP"}
+    headers = ["weights", *(titles.get(task, task) for task in tasks)]
+    headers += ["zeros", "bits per weight", "MiB", "fine-tuning"]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     return (
         f"\n{table}\n\nBits per weight: entropy of the codes, over the ternary layers. "

@@ -1,6 +1,7 @@
 """Predictions drawn into pictures."""
 
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
-from PIL import Image
 from torch import nn
 
+from ..data.picture_check import check_pictures
 from ..data.shapes import generate_shapes
 from ..files import replacing
 from ..inference import load_packed
@@ -83,8 +84,9 @@ def draw_predictions(
 ) -> Iterator[Drawing]:
     """Write a copy of each picture with what was found in it.
 
-    A picture is never written over, nor is another one's copy: of pictures of one name, later
-    copies get a number. A picture that cannot be read is passed over, with the reason.
+    No file is written over, be it a picture, a copy or another run's: where a name is taken, the
+    copy gets a number. A picture that cannot be read, or would be read wrongly (of 16 bits), is
+    passed over, with the reason.
 
     Args:
         inputs: pictures.
@@ -95,10 +97,13 @@ def draw_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     taken = {Path(name).resolve() for name in inputs}
     for name in inputs:
+        image, trouble = _read(name)
+        if image is None:
+            yield Drawing(name, None, trouble=trouble)
+            continue
         try:
-            image = read_image(name, format="BGR")
             instances = predictor(image)["instances"].to("cpu")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:  # too thin to be scaled
             yield Drawing(name, None, trouble=str(error))
             continue
         instances = instances[instances.scores >= threshold]
@@ -112,17 +117,45 @@ def draw_predictions(
         yield Drawing(name, path, len(instances))
 
 
+def _read(name: str) -> tuple[np.ndarray | None, str]:
+    """A picture's pixels, BGR, or why there are none, by the rule of a data set's pictures."""
+    for trouble in check_pictures([{"file_name": name}]):
+        return None, trouble.removeprefix(f"{name}: ")
+    try:
+        return read_image(name, format="BGR"), ""
+    except Exception as error:  # decoders end in whatever they like
+        return None, f"it cannot be read ({error})"
+
+
 def _free_path(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """A path that is none of those taken, which it joins."""
+    """A path that is none of those taken, which it joins, and where no file is."""
     for number in itertools.count(1):
         path = folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png")
-        if path.resolve() not in taken:
+        if path.resolve() not in taken and not os.path.lexists(path):
             taken.add(path.resolve())
             return path
 
 
 def built_in_pictures(output: str | os.PathLike, count: int = 6) -> list[str]:
-    """Generate some pictures of the built-in data set below a folder; their paths."""
-    folder = Path(output) / "pictures"
-    generate_shapes(folder, "val", count)
-    return sorted(map(str, (folder / "val").glob("*.png")))
+    """Generate some pictures of the built-in data set below a folder; their paths.
+
+    They get a folder of their own, unless one of an earlier run is there.
+    """
+    for number in itertools.count(1):
+        folder = Path(output) / ("pictures" if number == 1 else f"pictures_{number}")
+        if not os.path.lexists(folder):
+            generate_shapes(folder, "val", count)
+        names = _generated(folder)
+        if len(names) == count:
+            return names
+
+
+def _generated(folder: Path) -> list[str]:
+    """Pictures that :func:`generate_shapes` has written to a folder, if they are all there."""
+    try:
+        content = json.loads((folder / "annotations/val.json").read_text())
+        ours = content["info"]["description"].startswith("ptq_det shapes")
+        names = [folder / "val" / image["file_name"] for image in content["images"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    return [str(name) for name in names] if ours and all(map(Path.is_file, names)) else []

@@ -4,6 +4,7 @@ import cv2
 import pytest
 
 from ptq_det.commands.demo import run_demo
+from ptq_det.errors import InputError
 
 
 def test_the_demo_writes_summary_and_picture(pictures, repo, tmp_path, capsys):
@@ -31,3 +32,26 @@ def test_the_demo_writes_summary_and_picture(pictures, repo, tmp_path, capsys):
     assert picture.shape == (2 * 256, 28 + 4 * 256, 3)
     printed = capsys.readouterr().out
     assert "| packed" in printed and "80.0 %" in printed
+
+
+def test_the_demo_of_a_model_without_masks(cfg, tmp_path, capsys):
+    cfg.DATASETS.TEST, cfg.MODEL.MASK_ON, cfg.SOLVER.MAX_ITER = ("few_val",), False, 1
+    (tmp_path / "c.yaml").write_text(cfg.dump())
+    summary = run_demo(str(tmp_path / "c.yaml"), str(tmp_path / "demo"))
+    assert "bbox_AP" in summary["packed"] and "segm_AP" not in summary["packed"]
+    assert "mask AP" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["TERNARY.ENABLED", "False"], "TERNARY.ENABLED is False"),
+        (["DATASETS.TEST", "()"], "DATASETS.TEST is empty"),
+        (["TERNARY.REQUIRE_TRAINED", "True"], "were not loaded from MODEL.WEIGHTS"),
+    ],
+)
+def test_what_the_demo_cannot_do_is_said_first(setting, message, cfg, tmp_path):
+    cfg.DATASETS.TEST = ("few_val",)
+    (tmp_path / "c.yaml").write_text(cfg.dump())
+    with pytest.raises(InputError, match=message):
+        run_demo(str(tmp_path / "c.yaml"), str(tmp_path / "demo"), setting)

@@ -1,4 +1,5 @@
 import shutil
+import zlib
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from ptq_det import pack_model, ternarize
-from ptq_det.commands.draw import draw_predictions, predictor_of
+from ptq_det.commands.draw import built_in_pictures, draw_predictions, predictor_of
 from ptq_det.packing.packed_model import PackedModel
 
 
@@ -67,3 +68,60 @@ def test_nothing_is_written_over(file, pictures, tmp_path):
     drawn = list(draw_predictions(predictor, metadata, names, tmp_path / "a", 0.5))
     assert len({drawing.path for drawing in drawn}) == 4
     assert [Path(name).read_bytes() for name in names] == before
+
+
+def test_files_that_are_there_are_kept(file, pictures, tmp_path):
+    predictor, metadata = predictor_of(file, min_size=64)
+    name = str(next((pictures / "val").glob("*.png")))
+    stem, out = Path(name).stem, tmp_path / "out"
+    for number in range(1, 4):
+        (drawing,) = draw_predictions(predictor, metadata, [name], out, 0.5)
+        assert drawing.path.name == (f"{stem}.png" if number == 1 else f"{stem}_{number}.png")
+    (out / f"{stem}_4.png").symlink_to("nowhere")
+    (drawing,) = draw_predictions(predictor, metadata, [name], out, 0.5)
+    assert drawing.path.name == f"{stem}_5.png"
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"), [("I;16", "more than 8 bits"), ("I", "more than 8 bits"), ("F", "8 bits")]
+)
+def test_pictures_of_more_than_8_bits_are_passed_over(mode, message, file, pictures, tmp_path):
+    predictor, metadata = predictor_of(file, min_size=64)
+    bad = tmp_path / ("deep.png" if mode == "I;16" else "deep.tif")
+    Image.new(mode, (64, 64), 1000).save(bad)
+    good = str(next((pictures / "val").glob("*.png")))
+    first, second = draw_predictions(predictor, metadata, [str(bad), good], tmp_path / "out", 0.5)
+    assert first.path is None and message in first.trouble and str(bad) not in first.trouble
+    assert second.path is not None
+
+
+def test_a_broken_chunk_does_not_end_the_others(file, pictures, tmp_path):
+    predictor, metadata = predictor_of(file, min_size=64)
+    good = str(next((pictures / "val").glob("*.png")))
+    data = Path(good).read_bytes()
+    start = data.index(b"IDAT")
+    size = int.from_bytes(data[start - 4 : start], "big")
+    pixels, rest = data[start + 4 : start + 4 + size], data[start + 8 + size :]
+    half = size // 2
+    chunks = [
+        len(part).to_bytes(4, "big") + kind + part + zlib.crc32(kind + part).to_bytes(4, "big")
+        for kind, part in ((b"IDAT", pixels[:half]), (b"\0\0\0\0", pixels[half:]))
+    ]
+    (tmp_path / "broken.png").write_bytes(data[: start - 4] + b"".join(chunks) + rest)
+    with pytest.raises(SyntaxError):  # which is no error of reading files
+        Image.open(tmp_path / "broken.png").load()
+    names = [str(tmp_path / "broken.png"), good]
+    first, second = draw_predictions(predictor, metadata, names, tmp_path / "out", 0.5)
+    assert first.path is None and "cannot be read" in first.trouble
+    assert second.path is not None
+
+
+def test_generated_pictures_leave_other_folders_alone(tmp_path):
+    (tmp_path / "pictures/val").mkdir(parents=True)
+    (tmp_path / "pictures/val/own.png").write_bytes(b"own")
+    names = built_in_pictures(tmp_path, 2)
+    assert [Path(n).relative_to(tmp_path).parts for n in names] == [
+        ("pictures_2", "val", "0001.png"), ("pictures_2", "val", "0002.png")
+    ]  # fmt: skip
+    assert (tmp_path / "pictures/val/own.png").read_bytes() == b"own"
+    assert built_in_pictures(tmp_path, 2) == names  # of the earlier run
