@@ -39,6 +39,8 @@ setup(
         "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
         # What tools/benchmark.py compares the codec with.
         "benchmark": ["nncodec", "zstandard"],
+        # And the packed file on other runtimes with.
+        "runtimes": ["onnx>=1.16", "onnxruntime>=1.20", "openvino>=2025", "nncf>=3"],
         # What Detectron2 itself needs, for one that was installed without its dependencies.
         "detectron2": [
             "black",

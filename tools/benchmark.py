@@ -53,6 +53,10 @@ def main():
         "--size", type=positive, nargs=2, action="append", metavar=("H", "W"),
         help="scale the pictures to it; may be given again (800 1333 and 480 640)",
     )  # fmt: skip
+    run.add_argument(
+        "--runtimes", action="store_true",
+        help="the exported file on ONNX Runtime, and on OpenVINO where it is installed, too",
+    )  # fmt: skip
     run.add_argument("--ap", action="store_true", help="evaluate every engine on the data set too")
     run.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the model's config")
     pair = parts.add_parser("difference", help="how sure a difference in AP is")
@@ -83,8 +87,9 @@ def measure(args):
         setup_logger(name="ptq_det")
         sizes = [tuple(size) for size in args.size or [(800, 1333), (480, 640)]]
         return benchmark_inference(
-            args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts
-        )
+            args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts,
+            args.runtimes,
+        )  # fmt: skip
     elif args.part == "fuzz":
         return benchmark_fuzz(
             PathManager.get_local_path(args.weights), args.files, args.workers, args.seed

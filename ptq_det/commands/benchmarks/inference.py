@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
@@ -25,6 +26,7 @@ from ...data.picture_check import check_pictures
 from ...engines import ENGINE_REGISTRY
 from ...errors import EngineError, InputError
 from ...inference import calibrate_packed
+from ...inference.calibration import PICTURES
 from ...inference.evaluation import build_for_evaluation
 from ...inference.int8.layers import saturates
 from ...packing.packed_model import PackedModel
@@ -32,6 +34,7 @@ from ...ternary.ternarize import make_plain
 from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
 from ..inputs import records_of
+from .runtimes import Runtime, runtimes
 
 __all__ = ["benchmark_inference"]
 
@@ -57,12 +60,13 @@ def benchmark_inference(
     rounds: int,
     with_ap: bool,
     overrides: list[str],
+    with_runtimes: bool = False,
 ) -> dict:
     """Time the same pictures on each engine, in turn; print tables.
 
     ``stock`` is Detectron2's model in float32 with norms of its own, ``channels-last`` the same
-    in that memory format; the others are all registered engines. One that cannot run the file is
-    left out, with its reason.
+    in that memory format; the others are all registered engines, and the exported file on other
+    runtimes that are installed. One that cannot run the file is left out, with its reason.
 
     Args:
         path: packed detector; calibrated on the data set first if it is not yet.
@@ -72,6 +76,8 @@ def benchmark_inference(
         rounds: how often each is predicted on each engine, after one to warm up.
         with_ap: evaluate each engine on the whole data set too, at the model's own size.
         overrides: keys and values that override the model's config.
+        with_runtimes: time the exported file on ONNX Runtime and OpenVINO too; it has the config of
+            the file, so that nothing can be overridden then.
 
     Returns:
         What the last line of JSON has; times and memory are of the first size.
@@ -83,6 +89,8 @@ def benchmark_inference(
     taken = {"stock", "channels-last"} & {name for name, _ in ENGINE_REGISTRY}
     if taken:
         raise InputError(f"an engine is called {taken.pop()!r}, as a row of stock Detectron2 is")
+    if with_runtimes and overrides:
+        raise InputError(f"exported models have the config of the file; leave out {overrides[0]}")
     packed = PackedModel.read(path)
     if not packed.architecture.is_detector:
         raise InputError(f"{path} holds no detector")
@@ -99,17 +107,20 @@ def benchmark_inference(
             "stock": _stock(packed, cfg),
             "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
         }
-    models = {**stock, **_engines(packed, cfg)}
     files = [record["file_name"] for record in records[:pictures]]
     troubles = check_pictures(records[:pictures])
     if troubles:
         raise InputError("pictures cannot be used:\n  " + "\n  ".join(troubles))
+    models = {**stock, **_engines(packed, cfg)}
+    if with_runtimes:
+        shown = [record["file_name"] for record in records[:PICTURES]]
+        models |= _runtimes(packed, [_picture(file, sizes[0], cfg) for file in shown])
     results = []
     for size in sizes:
         batches = [_picture(file, size, cfg) for file in files]
         results.append(_time(models, batches, rounds, size))
     seconds, parts = results[0]
-    memory = _peak_memory(list(models), packed, cfg, files[0], sizes[0])
+    memory = _peak_memory(models, packed, cfg, files[0], sizes[0])
     rows = [[name, memory[name], memory[name] / memory["stock"]] for name in memory]
     print("\nPeak memory of a process that loads the model and predicts one picture")
     print(tabulate(rows, ["engine", "MiB", "over stock"], floatfmt=".2f", tablefmt="github"))
@@ -121,7 +132,9 @@ def benchmark_inference(
         "size": list(sizes[0]),
         "speedup": {name: seconds["stock"] / value for name, value in seconds.items()},
         "speedup_backbone": {
-            name: parts["stock"][backbone] / each[backbone] for name, each in parts.items()
+            name: parts["stock"][backbone] / each[backbone]
+            for name, each in parts.items()
+            if backbone in each
         },
         "latency_ms": {name: 1000 * value for name, value in seconds.items()},
         "peak_mib": memory,
@@ -143,6 +156,18 @@ def _engines(packed: PackedModel, cfg: CfgNode) -> dict[str, nn.Module]:
             models[name] = build_for_evaluation(packed, cfg, name)
         except EngineError as error:
             print(f"Left out: {error}")
+    return models
+
+
+def _runtimes(packed: PackedModel, batches: list[list[dict]]) -> dict[str, nn.Module]:
+    """The exported model on each runtime that is installed."""
+    folder = tempfile.mkdtemp()
+    file = f"{folder}/m.safetensors"
+    packed.write(file)
+    pictures = [batch[0]["image"].permute(1, 2, 0).byte().numpy() for batch in batches]
+    models, left_out = runtimes(file, [np.ascontiguousarray(each) for each in pictures], folder)
+    for name, why in left_out.items():
+        print(f"Left out: {name}: {why}")
     return models
 
 
@@ -238,7 +263,11 @@ def _stopwatch(name: str, module: nn.Module, spent: dict[str, float]) -> list[Ca
 
 
 def _peak_memory(
-    names: list[str], packed: PackedModel, cfg: CfgNode, file: str, size: tuple[int, int]
+    models: dict[str, nn.Module],
+    packed: PackedModel,
+    cfg: CfgNode,
+    file: str,
+    size: tuple[int, int],
 ) -> dict[str, float]:
     """MiB of a fresh process for each of the models."""
     with tempfile.TemporaryDirectory() as folder:
@@ -246,15 +275,22 @@ def _peak_memory(
         packed.write(paths["packed"])
         torch.save({"model": packed.state_dict()}, paths["stock"])
         Path(folder, "config.yaml").write_text(cfg.dump())
-        torch.save(_picture(file, size, cfg), f"{folder}/picture.pt")
+        picture = _picture(file, size, cfg)
+        torch.save(picture, f"{folder}/picture.pt")
+        np.save(f"{folder}/picture.npy", picture[0]["image"].permute(1, 2, 0).byte().numpy())
+        threads = str(torch.get_num_threads())
         found = {}
-        for name in names:
-            kind = "packed" if name in ENGINE_REGISTRY else "stock"
+        for name, model in models.items():
+            if isinstance(model, Runtime):
+                script = str(Path(__file__).with_name("peak_runtime.py"))
+                words = [script, name.split()[0], model.file, f"{folder}/picture.npy", threads]
+            else:
+                kind = "packed" if name in ENGINE_REGISTRY else "stock"
+                words = ["-m", "ptq_det.commands.benchmarks.peak_memory"]
+                words += [kind, name, paths[kind], folder, threads]
             done = subprocess.run(
-                [sys.executable, "-W", "ignore", "-m", "ptq_det.commands.benchmarks.peak_memory",
-                 kind, name, paths[kind], folder, str(torch.get_num_threads())],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+                [sys.executable, "-W", "ignore", *words], capture_output=True, text=True, check=True
+            )
             found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
 

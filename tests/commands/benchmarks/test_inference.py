@@ -4,6 +4,7 @@ from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.benchmarks import benchmark_inference
+from ptq_det.errors import InputError
 
 
 def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
@@ -40,3 +41,18 @@ def test_an_engine_that_cannot_run_the_file_is_left_out_with_its_reason(cfg, tmp
     result = benchmark_inference(path, "few_val", [(64, 64)], 1, 1, False, [])
     assert list(result["latency_ms"]) == ["stock", "channels-last", "float"]
     assert "Left out: the engine int8 cannot run" in capsys.readouterr().out
+
+
+def test_runtimes_stand_beside_the_engines(cfg, tmp_path):
+    model = build_model(cfg)
+    ternarize(model, cfg)
+    path = tmp_path / "m.safetensors"
+    pack_model(model.eval(), cfg, path)
+    result = benchmark_inference(str(path), "few_val", [(64, 64)], 1, 1, False, [], True)
+    rows = {"onnxruntime float", "onnxruntime int8"}
+    assert rows <= result["latency_ms"].keys() and rows <= result["speedup"].keys()
+    assert result["peak_mib"]["onnxruntime int8"] < result["peak_mib"]["int8"]
+    assert not rows & result["speedup_backbone"].keys()
+    with pytest.raises(InputError, match=r"leave out MODEL\.DEVICE"):
+        overrides = ["MODEL.DEVICE", "cpu"]
+        benchmark_inference(str(path), "few_val", [(64, 64)], 1, 1, False, overrides, True)
