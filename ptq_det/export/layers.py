@@ -110,15 +110,8 @@ class Layers:
             raise InputError(f"{name} cannot be exported: {module}")
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             raise InputError(f"{name} cannot be exported: it pads otherwise than with zeros")
-        places = dict(
-            kernel_shape=module.kernel_size,
-            strides=module.stride,
-            dilations=module.dilation,
-            pads=[*module.padding, *module.padding],
-            group=module.groups,
-        )
         weights = self._weights(name, value, target)
-        result = self.graph.op("Conv", value.name, *weights, **places)
+        result = self.graph.op("Conv", value.name, *weights, **_geometry(module))
         return self.end(result, relu or inside is not None, target)
 
     def linear(
@@ -150,14 +143,7 @@ class Layers:
         if not isinstance(module, _TRANSPOSED) or getattr(module, "norm", None) is not None:
             raise InputError(f"{name} cannot be exported: {module}")
         if target is None or value.represents is None:
-            places = dict(
-                kernel_shape=module.kernel_size,
-                strides=module.stride,
-                dilations=module.dilation,
-                pads=[*module.padding, *module.padding],
-                output_padding=module.output_padding,
-                group=module.groups,
-            )
+            places = dict(**_geometry(module), output_padding=module.output_padding)
             weights = self._weights(name, value, None)
             return self.end(
                 self.graph.op("ConvTranspose", value.name, *weights, **places), relu, None
@@ -185,6 +171,17 @@ class Layers:
             parts = [want(part, name, **rest) for part in pair]
             made.append(self.graph.op("DequantizeLinear", *parts, *zeros[i : i + 1], axis=0))
         return made[0], made[1]
+
+
+def _geometry(module: nn.Module) -> dict:
+    """Attributes of a convolution, or of a transposed one."""
+    return dict(
+        kernel_shape=module.kernel_size,
+        strides=module.stride,
+        dilations=module.dilation,
+        pads=[*module.padding, *module.padding],
+        group=module.groups,
+    )
 
 
 def _is_relu6(activation) -> bool:
