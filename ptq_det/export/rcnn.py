@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import (
     CascadeROIHeads,
@@ -23,17 +22,16 @@ from .backbone import expect
 from .boxes import (
     add_anchors,
     apply_deltas,
-    as_index,
     by_anchor,
     clip_boxes,
     nonempty,
     of_highest,
     pairs,
     suppress,
-    zeros,
 )
 from .graph import Graph
 from .layers import Layers, Value
+from .pooling import pool
 
 __all__ = ["Detections", "add_heads", "add_proposals", "box_transform", "first_layer"]
 
@@ -146,7 +144,7 @@ def add_heads(
             raise InputError("the export does not know classes by sigmoids (USE_SIGMOID_CE)")
         if place:
             boxes = clip_boxes(graph, graph.op("Squeeze", boxes, graph.constant([1])), limit)
-        pooled = _pool(layers, heads.box_pooler, levels, boxes)
+        pooled = pool(layers, heads.box_pooler, levels, boxes)
         hidden = _box_head(layers, head, pooled.value)
         probabilities = graph.op("Softmax", layers.linear(predictor.cls_score, hidden).name, axis=1)
         deltas = layers.linear(predictor.bbox_pred, hidden).name
@@ -188,66 +186,6 @@ def _detections(graph: Graph, boxes: str, scores: str, predictor, threshold: flo
     return Detections(found, highest, label)
 
 
-@dataclass
-class _Pooled:
-    """Pooled features, sorted by level, and the way back to the order of the boxes.
-
-    Attributes:
-        value: ``(N, C, height, width)``.
-        order: place of each among the boxes.
-    """
-
-    graph: Graph
-    value: Value
-    order: str
-
-    def restore(self, value: str) -> str:
-        """Rows in the order of the boxes."""
-        graph = self.graph
-        count = graph.op("Squeeze", graph.shape(self.order), graph.constant([0]))
-        places = graph.op("Range", graph.constant(0), count, graph.constant(1))
-        back = graph.op("ScatterElements", self.order, self.order, places, axis=0)
-        return graph.gather(value, back)
-
-
-def _pool(layers: Layers, pooler: nn.Module, levels: list[Value], boxes: str) -> _Pooled:
-    """Boxes pooled from the level of their size (FPN, equation 1)."""
-    graph = layers.graph
-    expect(layers, pooler, ROIPooler)
-    area = graph.op("Sub", graph.column(boxes, 2, 4), graph.column(boxes, 0, 2))
-    area = graph.op("Mul", graph.column(area, 0, 1), graph.column(area, 1, 2))
-    side = graph.op("Sqrt", graph.op("Squeeze", area, graph.constant([1])))
-    side = graph.op("Div", side, graph.number(pooler.canonical_box_size))
-    side = graph.op("Log", graph.op("Add", side, graph.number(1e-8)))
-    level = graph.op("Div", side, graph.number(np.log(2)))
-    level = graph.op("Floor", graph.op("Add", level, graph.number(pooler.canonical_level)))
-    ends = (pooler.min_level, pooler.max_level)
-    level = graph.op("Clip", level, *(graph.number(end) for end in ends))
-    pooled, order = [], []
-    for number, (feature, align) in enumerate(zip(levels, pooler.level_poolers, strict=True)):
-        if not getattr(align, "aligned", False):
-            raise InputError("the export knows ROIAlignV2 alone")
-        mine = as_index(graph, graph.op("Equal", level, graph.number(number + ends[0])))
-        own = graph.gather(boxes, mine)
-        value = Value(
-            graph.op(
-                "RoiAlign",
-                feature.name,
-                own,
-                zeros(graph, graph.shape(mine)),
-                output_height=pooler.output_size[0],
-                output_width=pooler.output_size[1],
-                sampling_ratio=max(align.sampling_ratio, 0),
-                spatial_scale=float(align.spatial_scale),
-                coordinate_transformation_mode="half_pixel",
-            )
-        )
-        pooled.append(layers.quantize(value, feature.represents).name)  # small before it is copied
-        order.append(mine)
-    value = layers.quantize(Value(graph.op("Concat", *pooled, axis=0)), levels[0].represents)
-    return _Pooled(graph, value, graph.op("Concat", *order, axis=0))
-
-
 def _box_head(layers: Layers, head: nn.Module, value: Value) -> Value:
     """Convolutions, then linear layers; the last one's output is float32."""
     expect(layers, head, FastRCNNConvFCHead)
@@ -280,7 +218,7 @@ def _sequence(layers: Layers, modules: list[nn.Module], value: Value, last: nn.M
 def _masks(layers: Layers, heads: nn.Module, features: dict, found: Detections) -> str:
     graph, head = layers.graph, expect(layers, heads.mask_head, MaskRCNNConvUpsampleHead)
     levels = [features[name] for name in heads.mask_in_features]
-    pooled = _pool(layers, heads.mask_pooler, levels, found.boxes)
+    pooled = pool(layers, heads.mask_pooler, levels, found.boxes)
     value = _sequence(layers, head.conv_norm_relus, pooled.value, head.deconv)
     value = layers.deconv(head.deconv, value, layers.plan.of_input(head.predictor), relu=True)
     logits = layers.conv(head.predictor, value).name
@@ -298,7 +236,7 @@ def _heatmaps(layers: Layers, heads: nn.Module, features: dict, found: Detection
     graph = layers.graph
     head = expect(layers, heads.keypoint_head, KRCNNConvDeconvUpsampleHead)
     levels = [features[name] for name in heads.keypoint_in_features]
-    pooled = _pool(layers, heads.keypoint_pooler, levels, found.boxes)
+    pooled = pool(layers, heads.keypoint_pooler, levels, found.boxes)
     convs = [module for module in head if is_layer(module)][:-1]
     value = _sequence(layers, convs, pooled.value, head.score_lowres)
     value = layers.deconv(head.score_lowres, Value(value.name))

@@ -94,7 +94,7 @@ def test_runs_that_are_not_there_are_refused():
         read_runs("nowhere.yaml")
 
 
-@pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "..", ".", "a/b", '""', '"a\\0b"'])
+@pytest.mark.parametrize("name", ["../esc", "/esc", "..", ".", "a/b", '""', '"a\\0b"'])
 def test_runs_stay_in_the_folder(name, tmp_path):
     (tmp_path / "runs.yaml").write_text(f"{name}: [TERNARY.ENABLED, False]")
     with pytest.raises(InputError, match="that of a folder in --output"):
