@@ -1,12 +1,35 @@
 """Installs the Python package ptq_det."""
 
+import platform
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ptq_det/__init__.py").read_text()).group(1)
+
+# The kernels of the engine `sparse`, a library for each kind of CPU; which one runs is chosen then.
+FLAGS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"],
+}
+if platform.machine().lower() in ("aarch64", "arm64"):
+    FLAGS = {"neon": []}
+elif platform.machine().lower() not in ("x86_64", "amd64") or platform.system() == "Windows":
+    FLAGS = {}
+KERNELS = [
+    Extension(
+        f"ptq_det.kernels._{kind}",
+        ["ptq_det/kernels/kernels.cpp"],
+        depends=["setup.py"],
+        extra_compile_args=["-std=c++17", "-O3", *flags],
+        extra_link_args=["-pthread"],
+        language="c++",
+        optional=True,  # without a compiler the other engines run
+    )
+    for kind, flags in FLAGS.items()
+]
 
 setup(
     name="ptq_det",
@@ -15,7 +38,12 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ptq_det", "ptq_det.*"]),
-    package_data={"ptq_det": ["py.typed"], "ptq_det.data": ["weights/*.safetensors"]},
+    ext_modules=KERNELS,
+    package_data={
+        "ptq_det": ["py.typed"],
+        "ptq_det.data": ["weights/*.safetensors"],
+        "ptq_det.kernels": ["kernels.cpp"],
+    },
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",  # NumPy 1 has no wheels for later versions
     # Detectron2 is not among these: PyPI has no official one, and one that is installed must stay.

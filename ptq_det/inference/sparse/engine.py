@@ -1,0 +1,44 @@
+"""Engine ``sparse``: additions in place of products, by the kernels of this package."""
+
+import torch
+
+from ...engines import ENGINE_REGISTRY, Engine
+from ...kernels import Kernels, why_no_kernels
+from .convert import to_sparse
+
+__all__ = ["SparseEngine"]
+
+
+@ENGINE_REGISTRY.register()
+class SparseEngine(Engine):
+    """int16 activations whose ternary layers add and skip, for a calibrated file of the R-CNN
+    family with ResNet and FPN, or of a RetinaNet of these."""
+
+    name = "sparse"
+
+    def why_not(self, packed, device):
+        if device is not None and torch.device(device).type != "cpu":
+            return f"it runs on a CPU, not on {device}"
+        reason = why_no_kernels()
+        if reason is not None:
+            return reason
+        if not packed.architecture.is_detector:
+            return "only detectors run on its kernels"
+        if any(layer.activation_bits for layer in packed.layers.values()):
+            return "its activations have bits of their own"
+        if not packed.ranges:
+            return (
+                "the file was not calibrated; tools/pack.py FILE --calibrate DATASET --output "
+                "OTHER_FILE makes one that is"
+            )
+        return None
+
+    def build(self, packed, device):
+        model = packed.skeleton()
+        to_sparse(model, packed)
+        weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
+        model.load_state_dict(weights, strict=False)
+        return model.requires_grad_(False).eval()
+
+    def about(self):
+        return f"by kernels for {Kernels.here().kind}"

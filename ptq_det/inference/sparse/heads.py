@@ -1,0 +1,168 @@
+"""What a detector's heads need beside layers on kernels."""
+
+import numpy as np
+import torch
+from detectron2.layers import ROIAlign
+from detectron2.modeling.poolers import (
+    ROIPooler,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from ...errors import EngineError
+from ...kernels import Map, Maps
+from .layers import SparseConv2d, SparseDeconv2d
+from .steps import Steps
+
+__all__ = ["MaskLogits", "SparseBoxHead", "SparsePooler", "SparseRPNHead", "SparseSequence"]
+
+
+class SparseSequence(nn.Module):
+    """Layers one after the other, from codes to codes or to float32."""
+
+    def __init__(self, layers: list[nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Map, keep: bool = False) -> Map | Tensor:
+        for layer in self.layers:
+            x, keep = layer(x, keep=keep), False
+        return x
+
+
+class SparseRPNHead(nn.Module):
+    """Detectron2's ``StandardRPNHead`` on kernels."""
+
+    def __init__(self, conv: SparseSequence, logits: SparseConv2d, deltas: SparseConv2d):
+        super().__init__()
+        self.conv, self.objectness_logits, self.anchor_deltas = conv, logits, deltas
+
+    def forward(self, features: list[Map]) -> tuple[list[Tensor], list[Tensor]]:
+        """Levels to float32 logits and deltas of each."""
+        logits, deltas = [], []
+        for feature in features:
+            hidden = self.conv(feature, keep=True)
+            logits.append(self.objectness_logits(hidden, keep=True))
+            deltas.append(self.anchor_deltas(hidden))
+        return logits, deltas
+
+
+class SparsePooler(nn.Module):
+    """Pools maps to what they stand for themselves, boxes and samples as in Detectron2.
+
+    Args:
+        pooler: Detectron2's.
+        features: what the features stand for.
+        flat: give ``(1, C · height · width, 1, boxes)``, as a linear layer takes it.
+        maps: memory for outputs.
+
+    Raises:
+        EngineError: it pools in another way than ROIAlign.
+    """
+
+    def __init__(self, pooler: ROIPooler, features: Steps, flat: bool, maps: Maps):
+        super().__init__()
+        square = pooler.output_size[0] == pooler.output_size[1]
+        if not square or any(type(each) is not ROIAlign for each in pooler.level_poolers):
+            raise EngineError("its boxes are not pooled by ROIAlign into squares")
+        self.pooler = pooler
+        self._features, self._flat, self._maps = features, flat, maps
+
+    def forward(self, x: list[Map], box_lists: list[Boxes]) -> Map:
+        """Levels and boxes to ``(boxes, C, height, width)``."""
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        bins, channels = self.pooler.output_size[0], x[0].shape[1]
+        shape = (len(boxes), channels, bins, bins)
+        if self._flat:
+            shape = (1, channels * bins * bins, 1, len(boxes))
+        out = Map(shape, self._features.low, self._features.high, self._maps)
+        out.clear()
+        levels = self._levels(box_lists).numpy()
+        boxes = boxes.numpy()
+        for level, (feature, align) in enumerate(zip(x, self.pooler.level_poolers, strict=True)):
+            places = np.flatnonzero(levels == level).astype(np.int32)
+            if len(places):
+                feature.roi_align(
+                    np.ascontiguousarray(boxes[places]),
+                    places,
+                    align.spatial_scale,
+                    align.sampling_ratio,
+                    align.aligned,
+                    bins,
+                    out,
+                    self._flat,
+                    torch.get_num_threads(),
+                )
+        return out
+
+    def _levels(self, box_lists: list[Boxes]) -> Tensor:
+        pooler = self.pooler
+        if len(pooler.level_poolers) == 1:
+            return torch.zeros(sum(map(len, box_lists)), dtype=torch.int64)
+        return assign_boxes_to_levels(
+            box_lists,
+            pooler.min_level,
+            pooler.max_level,
+            pooler.canonical_box_size,
+            pooler.canonical_level,
+        )
+
+
+class SparseBoxHead(nn.Module):
+    """Detectron2's ``FastRCNNConvFCHead``: convolutions, then linear layers.
+
+    Args:
+        convs: on boxes as pictures; None where there are none, and boxes come flat.
+        linear: on one pixel a box.
+        output_shape: as Detectron2 has it.
+    """
+
+    def __init__(self, convs: SparseSequence | None, linear: SparseSequence, output_shape, maps):
+        super().__init__()
+        self.convs, self.linear = convs, linear
+        self._output_shape, self._maps = output_shape, maps
+
+    @property
+    def output_shape(self):
+        return self._output_shape
+
+    def forward(self, x: Map) -> Tensor:
+        """Codes to float32 ``(boxes, F)``."""
+        if self.convs is not None:
+            x = self.convs(x)
+            flat = x.codes().reshape(x.shape[0], -1).T
+            columns = Map((1, flat.shape[0], 1, flat.shape[1]), x.low, x.high, self._maps)
+            x.free()
+            x = columns.set(flat[None, :, None])
+        return self.linear(x)[0, :, 0].T.contiguous()
+
+
+class MaskLogits(nn.Module):
+    """The layers of Detectron2's ``MaskRCNNConvUpsampleHead``.
+
+    Args:
+        convs: up to the transposed convolution.
+        deconv: the transposed convolution, up to its shuffle.
+        predictor: on what it gives, whatever the order of pixels.
+    """
+
+    def __init__(self, convs: SparseSequence, deconv: SparseDeconv2d, predictor: SparseConv2d):
+        super().__init__()
+        self.convs, self.deconv, self.predictor = convs, deconv, predictor
+
+    def forward(self, x: Map) -> Tensor:
+        """Codes to float32 ``(boxes, classes, 2 · height, 2 · width)``."""
+        x = self.deconv(self.convs(x))
+        count, channels, height, width = x.shape
+        quarter = channels // 4
+        parts = [
+            self.predictor(x.channels(i * quarter, (i + 1) * quarter), keep=True) for i in range(4)
+        ]
+        x.free()
+        classes = parts[0].shape[1]
+        out = parts[0].new_empty(count, classes, height, 2, width, 2)
+        for i, part in enumerate(parts):
+            out[:, :, :, i // 2, :, i % 2] = part
+        return out.reshape(count, classes, 2 * height, 2 * width)

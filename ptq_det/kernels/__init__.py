@@ -1,0 +1,7 @@
+"""Kernels of the engine ``sparse``: ternary convolutions by additions. NumPy alone."""
+
+from .layer import KernelLayer
+from .library import Kernels, why_no_kernels
+from .maps import Map, Maps
+
+__all__ = ["KernelLayer", "Kernels", "Map", "Maps", "why_no_kernels"]

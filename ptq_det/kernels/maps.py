@@ -1,0 +1,167 @@
+"""Activations as planes of int16 codes, and the memory that they are in."""
+
+import numpy as np
+
+from .library import CMap, Kernels
+
+__all__ = ["Map", "Maps"]
+
+
+class Map:
+    """Pictures as planes of codes from ``low`` to ``high``, with the margins that kernels read.
+
+    Attributes:
+        shape: ``(images, channels, height, width)``.
+        low, high: least and largest code.
+        memory: int16 ``(channels, plane)``, aligned; what is in a map that was just made is
+            arbitrary.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], low: int, high: int, maps: "Maps"):
+        self.shape, self.low, self.high = tuple(shape), low, high
+        images, channels, height, width = shape
+        self.c = CMap(None, channels, images, height, width, low, high)
+        self._maps = maps
+        plane = Kernels.here().plane(self.c)
+        self._flat = maps.take(channels * plane)
+        self._pixels_made: np.ndarray | None = None
+        self._hold(self._flat[: channels * plane].reshape(channels, plane))
+
+    def _hold(self, memory: np.ndarray) -> None:
+        self.memory, self.c.data = memory, memory.ctypes.data
+
+    def free(self) -> None:
+        """Give its memory back to where it came from; the map is not to be used again."""
+        if self._flat is not None:
+            self._maps.give(self._flat)
+            self._flat = self.memory = self._pixels_made = None
+
+    def _pixels(self) -> np.ndarray:
+        """The codes without margins, a view ``(channels, images, height, width)``."""
+        images, channels, height, width = self.shape
+        lead, row = Kernels.here().lead(self.c), width + 1
+        step, plane = self.memory.strides[1], self.memory.strides[0]
+        return np.lib.stride_tricks.as_strided(
+            self.memory[:, lead:],
+            (channels, images, height, width),
+            (plane, (height + 1) * row * step, row * step, step),
+        )
+
+    def set(self, codes: np.ndarray) -> "Map":
+        """Take over codes of the map's shape; gives the map."""
+        self.memory[:] = 0
+        self._pixels()[:] = codes.swapaxes(0, 1)
+        return self
+
+    def set_floats(self, values: np.ndarray, scale: float, threads: int) -> "Map":
+        """Take over float32 values times ``scale``, to the nearest code; gives the map."""
+        Kernels.here().from_floats(values.ctypes.data, self.c, scale, threads)
+        return self
+
+    def clear(self) -> None:
+        """Zeros everywhere."""
+        Kernels.here().clear(self.c)
+
+    def copy(self, low: int | None = None) -> "Map":
+        """Another map of the same codes, but for those below ``low``, which become that."""
+        other = Map(self.shape, self.low if low is None else low, self.high, self._maps)
+        np.copyto(other.memory, self.memory)
+        if low is not None:
+            np.maximum(other.memory, low, out=other.memory)
+        return other
+
+    def channels(self, first: int, end: int) -> "Map":
+        """A view of some channels; it lives as long as the map."""
+        view = object.__new__(Map)
+        view.shape = (self.shape[0], end - first, *self.shape[2:])
+        view.low, view.high, view._maps, view._flat = self.low, self.high, self._maps, None
+        view.c = CMap(None, end - first, self.shape[0], *self.shape[2:], self.low, self.high)
+        view._hold(self.memory[first:end])
+        return view
+
+    def max_pool(self, window: int, stride: int, padding: int, threads: int) -> "Map":
+        """The largest code of each window, of codes from 0 on; of a window of 1, whatever is there."""
+        sizes = [(size + 2 * padding - window) // stride + 1 for size in self.shape[2:]]
+        out = Map((*self.shape[:2], *sizes), self.low, self.high, self._maps)
+        Kernels.here().max_pool(self.c, out.c, window, stride, padding, threads)
+        return out
+
+    def upsample(self, size: tuple[int, int], threads: int) -> "Map":
+        """Each pixel twice in both directions, as far as ``size`` goes."""
+        out = Map((*self.shape[:2], *size), self.low, self.high, self._maps)
+        Kernels.here().upsample(self.c, out.c, threads)
+        return out
+
+    def roi_align(
+        self,
+        boxes: np.ndarray,
+        places: np.ndarray,
+        scale: float,
+        samples: int,
+        aligned: bool,
+        bins: int,
+        out: "Map",
+        flat: bool,
+        threads: int,
+    ) -> None:
+        """torchvision's ``roi_align`` of this map, rounded to codes.
+
+        Args:
+            boxes: float32 ``(n, 5)``: picture, and corners in pixels of the input.
+            places: int32 ``(n,)``: the picture of ``out`` that each box becomes; its column where
+                ``flat``, whose channels are then ``(C, bins, bins)``.
+            scale, samples, aligned: as torchvision's ``spatial_scale``, ``sampling_ratio``,
+                ``aligned``.
+        """
+        if self._pixels_made is None:
+            images, channels, height, width = self.shape
+            self._pixels_made = np.empty((images, height, width, channels), np.int16)
+            Kernels.here().pixels(self.c, self._pixels_made.ctypes.data, threads)
+        Kernels.here().roi_align(
+            self._pixels_made.ctypes.data,
+            *self.shape[2:],
+            boxes.ctypes.data,
+            places.ctypes.data,
+            len(boxes),
+            scale,
+            max(samples, 0),
+            aligned,
+            bins,
+            out.c,
+            flat,
+            threads,
+        )
+
+    def codes(self) -> np.ndarray:
+        """The codes as an array of the map's shape."""
+        return np.ascontiguousarray(self._pixels().swapaxes(0, 1))
+
+
+class Maps:
+    """Memory of maps that are not needed any more, for those that come."""
+
+    def __init__(self):
+        self._free: list[np.ndarray] = []
+
+    def take(self, count: int) -> np.ndarray:
+        """int16 memory of at least so many codes, aligned to 64 bytes."""
+        fits = [each for each in self._free if len(each) >= count]
+        if fits:
+            smallest = min(fits, key=len)
+            self._free = [each for each in self._free if each is not smallest]
+            return smallest
+        if self._free:  # the largest makes room for what is larger still: memory does not grow
+            largest = max(self._free, key=len)
+            self._free = [each for each in self._free if each is not largest]
+        raw = np.empty(2 * count + 64, np.uint8)
+        offset = -raw.ctypes.data % 64
+        return raw[offset : offset + 2 * count].view(np.int16)
+
+    def give(self, memory: np.ndarray) -> None:
+        """Take memory back."""
+        self._free.append(memory)
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is free now."""
+        return sum(each.nbytes for each in self._free)
