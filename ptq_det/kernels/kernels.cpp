@@ -38,7 +38,12 @@ constexpr int VECTOR = 32;
 constexpr int VECTOR = 16;
 #endif
 constexpr int LANES = VECTOR / 2, WIDE = VECTOR / 4;  // int16 and int32 of a register
-constexpr int TILE = 64, ROWS = 256;
+#ifndef SWEEP
+constexpr int TILE = 64, ROWS = 192;
+#else
+constexpr int TILE = 64, ROWS = SWEEP;
+#endif
+constexpr int UNROLLED = 4;  // rows of a list that are added at a time; row ROWS of a tile is zero
 constexpr int FILTERS = 6, COLUMNS = 2 * WIDE;  // of sums that a dense kernel keeps in registers
 constexpr int GROUP = 64;                       // filters that one piece of work has at least
 constexpr float ROUND = 12582912.f;             // 1.5 * 2^23: what is added to it is rounded to even
@@ -58,18 +63,39 @@ template <class T, class P> void store(P* to, T value) { std::memcpy(to, &value,
 
 Int widen(const int16_t* from) { return __builtin_convertvector(load<Half>(from), Int); }
 
-void widen(Short from, Int to[2]) {
+// By hand where the compiler would go through memory.
+void widen(Word from, Int to[2]) {
+#if defined(__AVX512BW__)
+  to[0] = (Int)_mm512_cvtepi16_epi32(_mm512_castsi512_si256((__m512i)from));
+  to[1] = (Int)_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64((__m512i)from, 1));
+#elif defined(__AVX2__)
+  to[0] = (Int)_mm256_cvtepi16_epi32(_mm256_castsi256_si128((__m256i)from));
+  to[1] = (Int)_mm256_cvtepi16_epi32(_mm256_extracti128_si256((__m256i)from, 1));
+#else
   Half halves[2];
   std::memcpy(halves, &from, sizeof from);
   for (int i = 0; i < 2; i++) to[i] = __builtin_convertvector(halves[i], Int);
+#endif
+}
+
+Short narrow(Int low, Int high) {  // of what is within int16
+#if defined(__AVX512BW__)
+  __m256i a = _mm512_cvtepi32_epi16((__m512i)low), b = _mm512_cvtepi32_epi16((__m512i)high);
+  return (Short)_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+#elif defined(__AVX2__)
+  __m256i by_halves = _mm256_packs_epi32((__m256i)low, (__m256i)high);
+  return (Short)_mm256_permute4x64_epi64(by_halves, 0xd8);
+#else
+  Half halves[2] = {__builtin_convertvector(low, Half), __builtin_convertvector(high, Half)};
+  return load<Short>(halves);
+#endif
 }
 
 // Clamps, rounds to the nearest code, ties to even.
-Half to_codes(Float x, Float low, Float high) {
+Int to_codes(Float x, Float low, Float high) {
   x = x < low ? low : x;
   x = x > high ? high : x;
-  // The code is what the sum's lowest bits are.
-  return __builtin_convertvector((Int)(x + ROUND), Half);
+  return (Int)(x + ROUND) - (Int)(ROUND - Float{});
 }
 
 // Sums of products of neighbouring int16, added to `sum`.
@@ -139,11 +165,14 @@ class Pool {
   long round_ = 0;
 };
 
-// Calls work(i) for each i below count, in any order, on several threads.
+// Calls work(i) for each i below count on several threads, which take neighbours together.
 template <class Work> void in_parallel(int count, int threads, const Work& work) {
   std::atomic<int> next{0};
+  int some = std::min(std::max(count / (8 * threads), 1), 16);
   std::function<void()> loop = [&] {
-    for (int i; (i = next++) < count;) work(i);
+    for (int i; (i = next.fetch_add(some)) < count;) {
+      for (int j = i; j < std::min(i + some, count); j++) work(j);
+    }
   };
   Pool::instance().run(std::min(threads, count), loop);
 }
@@ -231,32 +260,51 @@ struct PtqLayer {
 
 namespace {
 
+struct List {
+  int filter;
+  std::vector<uint16_t> plus, minus;
+};
+
+// Some rows, filled up by the row of zeros.
+std::vector<uint16_t> part(const std::vector<uint16_t>& rows, size_t first, size_t count) {
+  std::vector<uint16_t> found(rows.begin() + first, rows.begin() + first + count);
+  found.resize(round_up(count, UNROLLED), ROWS);
+  return found;
+}
+
 void make_lists(PtqLayer& layer, const int8_t* codes) {
   int depth = layer.depth(), largest = std::max(layer.high, -layer.low);
   int most = 32767 / std::max(largest, 1);
   for (int block = 0; block < layer.blocks(); block++) {
     int first = block * ROWS, last = std::min(depth, first + ROWS);
-    for (int f = 0; f < layer.outputs; f++) {
-      if (f % GROUP == 0) {
-        layer.starts.push_back({(uint32_t)layer.items.size(), (uint32_t)layer.rows.size()});
+    for (int group = 0; group < layer.outputs; group += GROUP) {
+      layer.starts.push_back({(uint32_t)layer.items.size(), (uint32_t)layer.rows.size()});
+      std::vector<List> lists;
+      for (int f = group; f < std::min(group + GROUP, layer.outputs); f++) {
+        std::vector<uint16_t> rows[2];
+        for (int row = first; row < last; row++) {
+          int8_t code = codes[(int64_t)f * depth + row];
+          if (code) rows[code < 0].push_back(row - first);
+        }
+        for (size_t plus = 0, minus = 0; plus < rows[0].size() || minus < rows[1].size();) {
+          // Sums of inputs of one sign are between those of its added and of its subtracted rows.
+          int added = std::min<int>(rows[0].size() - plus, most);
+          int left = layer.low < 0 ? most - added : most;
+          int subtracted = std::min<int>(rows[1].size() - minus, left);
+          lists.push_back({f, part(rows[0], plus, added), part(rows[1], minus, subtracted)});
+          plus += added, minus += subtracted;
+        }
       }
-      std::vector<uint16_t> rows[2];
-      for (int row = first; row < last; row++) {
-        int8_t code = codes[(int64_t)f * depth + row];
-        if (code) rows[code < 0].push_back(row - first);
-      }
-      size_t plus = 0, minus = 0;
-      while (plus < rows[0].size() || minus < rows[1].size()) {
-        // Sums of inputs of one sign are between those of its added and of its subtracted rows.
-        int added = std::min<int>(rows[0].size() - plus, most);
-        int left = layer.low < 0 ? most - added : most;
-        int subtracted = std::min<int>(rows[1].size() - minus, left);
-        layer.items.push_back({(uint16_t)f, (uint16_t)added, (uint16_t)subtracted});
-        auto from = rows[0].begin() + plus;
-        layer.rows.insert(layer.rows.end(), from, from + added);
-        from = rows[1].begin() + minus;
-        layer.rows.insert(layer.rows.end(), from, from + subtracted);
-        plus += added, minus += subtracted;
+      // Lists of equal lengths follow each other, so that the processor foresees their ends.
+      std::stable_sort(lists.begin(), lists.end(), [](const List& a, const List& b) {
+        return std::make_pair(a.plus.size(), a.minus.size()) <
+               std::make_pair(b.plus.size(), b.minus.size());
+      });
+      for (auto& list : lists) {
+        layer.items.push_back(
+            {(uint16_t)list.filter, (uint16_t)list.plus.size(), (uint16_t)list.minus.size()});
+        layer.rows.insert(layer.rows.end(), list.plus.begin(), list.plus.end());
+        layer.rows.insert(layer.rows.end(), list.minus.begin(), list.minus.end());
       }
     }
   }
@@ -315,7 +363,12 @@ class Filler {
       int dx = kx * layer_.dilation[1] - layer_.padding[1];
       const int16_t* plane = channel(in_, r / taps) + lead_of(in_);
       if (linear_) {
-        std::memcpy(tile, plane + position_ + dy * row_of(in_) + dx, TILE * sizeof *tile);
+        const int16_t* from = plane + position_ + dy * row_of(in_) + dx;
+        // Planes are too far apart for the processor to foresee what the next tile needs of them.
+        if (tap == taps - 1) {
+          for (int i = 0; i < TILE; i += 32) __builtin_prefetch(from + TILE + i);
+        }
+        for (int i = 0; i < TILE; i += LANES) store(tile + i, load<Short>(from + i));
         continue;
       }
       std::memset(tile, 0, TILE * sizeof *tile);
@@ -354,18 +407,22 @@ void add_lists(const PtqLayer& layer, Start start, uint32_t end, const int16_t* 
   for (const Item *item = &layer.items[start.item], *last = layer.items.data() + end; item < last;
        item++) {
     Word a[N] = {};
-    for (const uint16_t* stop = row + item->plus; row < stop; row++) {
-      const Word* from = (const Word*)(tile + (size_t)*row * TILE);
-      for (int v = 0; v < N; v++) a[v] += from[v];
+    for (const uint16_t* stop = row + item->plus; row < stop; row += UNROLLED) {
+      for (int i = 0; i < UNROLLED; i++) {
+        const Word* from = (const Word*)(tile + (size_t)row[i] * TILE);
+        for (int v = 0; v < N; v++) a[v] += from[v];
+      }
     }
-    for (const uint16_t* stop = row + item->minus; row < stop; row++) {
-      const Word* from = (const Word*)(tile + (size_t)*row * TILE);
-      for (int v = 0; v < N; v++) a[v] -= from[v];
+    for (const uint16_t* stop = row + item->minus; row < stop; row += UNROLLED) {
+      for (int i = 0; i < UNROLLED; i++) {
+        const Word* from = (const Word*)(tile + (size_t)row[i] * TILE);
+        for (int v = 0; v < N; v++) a[v] -= from[v];
+      }
     }
     Int* sum = (Int*)(sums + (size_t)item->filter * TILE);
     for (int v = 0; v < N; v++) {
       Int wide[2];
-      widen((Short)a[v], wide);
+      widen(a[v], wide);
       sum[2 * v] += wide[0], sum[2 * v + 1] += wide[1];
     }
   }
@@ -417,7 +474,7 @@ void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t 
     }
     int64_t place = f * plane_of(out) + lead_of(out) + position;
     for (int v = 0; v < TILE; v += LANES) {
-      Half halves[2];
+      Int codes[2];
       for (int i = 0; i < 2; i++) {
         int at = v + i * WIDE;
         Float x = __builtin_convertvector(load<Int>(sums + at), Float) * scale + bias;
@@ -425,9 +482,10 @@ void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t 
           Int added = widen(end.added->data + place + at);
           x += __builtin_convertvector(added, Float) * (end.added_scale - Float{});
         }
-        halves[i] = to_codes(x, low, high);
+        codes[i] = to_codes(x, low, high);
       }
-      store(out.data + place + v, load<Short>(halves) & load<Short>(filler.mask() + v));
+      Short both = narrow(codes[0], codes[1]) & load<Short>(filler.mask() + v);
+      store(out.data + place + v, both);
     }
   }
 }
@@ -443,7 +501,8 @@ void convolve(const PtqLayer& layer, const PtqMap& in, const PtqMap& out, const 
   in_parallel(tiles * shares, threads, [&](int job) {
     static thread_local Aligned<int16_t> tile_memory, pair_memory;
     static thread_local Aligned<int32_t> sum_memory;
-    int16_t* tile = tile_memory.get(ROWS * TILE);
+    int16_t* tile = tile_memory.get((ROWS + 1) * TILE);
+    std::memset(tile + ROWS * TILE, 0, TILE * sizeof *tile);
     int64_t position = (int64_t)(job / shares) * TILE;
     int share = job % shares, first = groups * share / shares, last = groups * (share + 1) / shares;
     // With one block a group's sums are finished at once; else all groups' are kept meanwhile.
@@ -714,7 +773,7 @@ void ptq_roi_align(const int16_t* pixels, int32_t height, int32_t width, const f
           int16_t codes[SPAN];
           Float low = (float)m.low - Float{}, high = (float)m.high - Float{};
           for (int v = 0; v < SPAN / WIDE; v++) {
-            store(codes + v * WIDE, to_codes(sums[v], low, high));
+            store(codes + v * WIDE, __builtin_convertvector(to_codes(sums[v], low, high), Half));
           }
           int16_t* to = m.data + lead_of(m);
           int64_t step = plane_of(m);
