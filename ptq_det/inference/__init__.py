@@ -4,10 +4,12 @@ from .calibration import calibrate, calibrate_packed
 from .float_engine import FloatEngine
 from .int8.engine import Int8Engine
 from .loading import build_packed, load_packed
+from .sparse.engine import SparseEngine
 
 __all__ = [
     "FloatEngine",
     "Int8Engine",
+    "SparseEngine",
     "build_packed",
     "calibrate",
     "calibrate_packed",

@@ -38,11 +38,7 @@ constexpr int VECTOR = 32;
 constexpr int VECTOR = 16;
 #endif
 constexpr int LANES = VECTOR / 2, WIDE = VECTOR / 4;  // int16 and int32 of a register
-#ifndef SWEEP
-constexpr int TILE = 64, ROWS = 192;
-#else
-constexpr int TILE = 64, ROWS = SWEEP;
-#endif
+constexpr int TILE = 64, ROWS = 256;
 constexpr int UNROLLED = 4;  // rows of a list that are added at a time; row ROWS of a tile is zero
 constexpr int FILTERS = 6, COLUMNS = 2 * WIDE;  // of sums that a dense kernel keeps in registers
 constexpr int GROUP = 64;                       // filters that one piece of work has at least
@@ -255,6 +251,9 @@ struct PtqLayer {
   int taps() const { return kernel[0] * kernel[1]; }
   int depth() const { return inputs * taps(); }
   int blocks() const { return (depth() + ROWS - 1) / ROWS; }
+  int block() const {  // rows of a block, an even number
+    return ((depth() + blocks() - 1) / blocks() + 1) / 2 * 2;
+  }
   int groups() const { return (outputs + GROUP - 1) / GROUP; }
 };
 
@@ -276,7 +275,7 @@ void make_lists(PtqLayer& layer, const int8_t* codes) {
   int depth = layer.depth(), largest = std::max(layer.high, -layer.low);
   int most = 32767 / std::max(largest, 1);
   for (int block = 0; block < layer.blocks(); block++) {
-    int first = block * ROWS, last = std::min(depth, first + ROWS);
+    int first = block * layer.block(), last = std::min(depth, first + layer.block());
     for (int group = 0; group < layer.outputs; group += GROUP) {
       layer.starts.push_back({(uint32_t)layer.items.size(), (uint32_t)layer.rows.size()});
       std::vector<List> lists;
@@ -317,27 +316,51 @@ void make_weights(PtqLayer& layer, const int8_t* codes) {
   layer.weights.assign((size_t)layer.blocks() * sets * FILTERS * ROWS, 0);
   for (int f = 0; f < layer.outputs; f++) {
     for (int row = 0; row < depth; row++) {
-      size_t set = (size_t)(row / ROWS) * sets + f / FILTERS, pair = row % ROWS / 2;
+      size_t set = (size_t)(row / layer.block()) * sets + f / FILTERS;
+      size_t pair = row % layer.block() / 2;
       size_t place = ((set * ROWS / 2 + pair) * FILTERS + f % FILTERS) * 2 + row % 2;
       layer.weights[place] = codes[(int64_t)f * depth + row];
     }
   }
 }
 
-// The tile's rows from `first` to `last`: what positions from `position` on need of the input.
-class Filler {
- public:
-  Filler(const PtqLayer& layer, const PtqMap& in, const PtqMap& out)
-      : layer_(layer), in_(in), out_(out) {
-    // Where outputs are as their inputs and no kernel reaches beyond a margin, an output's inputs
-    // are at a fixed distance.
-    linear_ = in.height == out.height && in.width == out.width;
+// Where rows of tiles come from: a channel's pixels, moved by a place of the kernel.
+struct Sources {
+  struct Row {
+    const int16_t* plane;
+    int dy, dx;
+    int64_t distance;  // of neighbours that a whole tile can be copied from
+    bool last;         // of the channel's places
+  };
+  const PtqLayer& layer;
+  const PtqMap &in, &out;
+  bool linear;  // outputs are as their inputs, and no kernel reaches beyond a margin
+  std::vector<Row> rows;
+
+  Sources(const PtqLayer& layer, const PtqMap& in, const PtqMap& out)
+      : layer(layer), in(in), out(out) {
+    linear = in.height == out.height && in.width == out.width;
     for (int i = 0; i < 2; i++) {
       int reach = layer.dilation[i] * (layer.kernel[i] - 1) / 2;
-      linear_ &= layer.stride[i] == 1 && layer.padding[i] == reach && reach <= 1;
-      linear_ &= layer.kernel[i] % 2 == 1;
+      linear &= layer.stride[i] == 1 && layer.padding[i] == reach && reach <= 1;
+      linear &= layer.kernel[i] % 2 == 1;
+    }
+    for (int c = 0; c < layer.inputs; c++) {
+      const int16_t* plane = channel(in, c) + lead_of(in);
+      for (int tap = 0; tap < layer.taps(); tap++) {
+        int dy = tap / layer.kernel[1] * layer.dilation[0] - layer.padding[0];
+        int dx = tap % layer.kernel[1] * layer.dilation[1] - layer.padding[1];
+        rows.push_back({plane, dy, dx, dy * row_of(in) + dx, tap + 1 == layer.taps()});
+      }
     }
   }
+};
+
+// Fills a tile: what its positions need of the input.
+class Filler {
+ public:
+  explicit Filler(const Sources& sources)
+      : sources_(sources), layer_(sources.layer), in_(sources.in), out_(sources.out) {}
 
   void move_to(int64_t position) {
     position_ = position;
@@ -355,17 +378,14 @@ class Filler {
     for (auto& s : segments_) std::fill(mask_ + s.at, mask_ + s.at + s.count, -1);
   }
 
+  // Rows `first` to `last` of all that the layer has.
   void fill(int first, int last, int16_t* tile) const {
-    int taps = layer_.taps();
     for (int r = first; r < last; r++, tile += TILE) {
-      int tap = r % taps, ky = tap / layer_.kernel[1], kx = tap % layer_.kernel[1];
-      int dy = ky * layer_.dilation[0] - layer_.padding[0];
-      int dx = kx * layer_.dilation[1] - layer_.padding[1];
-      const int16_t* plane = channel(in_, r / taps) + lead_of(in_);
-      if (linear_) {
-        const int16_t* from = plane + position_ + dy * row_of(in_) + dx;
+      auto [plane, dy, dx, distance, is_last] = sources_.rows[r];
+      if (sources_.linear) {
+        const int16_t* from = plane + position_ + distance;
         // Planes are too far apart for the processor to foresee what the next tile needs of them.
-        if (tap == taps - 1) {
+        if (is_last) {
           for (int i = 0; i < TILE; i += 32) __builtin_prefetch(from + TILE + i);
         }
         for (int i = 0; i < TILE; i += LANES) store(tile + i, load<Short>(from + i));
@@ -393,9 +413,9 @@ class Filler {
   const int16_t* mask() const { return mask_; }  // -1 at pixels, 0 between them
 
  private:
+  const Sources& sources_;
   const PtqLayer& layer_;
   const PtqMap &in_, &out_;
-  bool linear_;
   int64_t position_ = 0;
   std::vector<Segment> segments_;
   alignas(64) int16_t mask_[TILE];
@@ -498,6 +518,7 @@ void convolve(const PtqLayer& layer, const PtqMap& in, const PtqMap& out, const 
   // Work is shared by tiles; by filters too where there are few, as each fills tiles of its own.
   int shares = std::min(groups, std::max(1, 4 * threads / std::max(tiles, 1)));
   if (threads == 1) shares = 1;
+  Sources sources(layer, in, out);
   in_parallel(tiles * shares, threads, [&](int job) {
     static thread_local Aligned<int16_t> tile_memory, pair_memory;
     static thread_local Aligned<int32_t> sum_memory;
@@ -508,13 +529,14 @@ void convolve(const PtqLayer& layer, const PtqMap& in, const PtqMap& out, const 
     // With one block a group's sums are finished at once; else all groups' are kept meanwhile.
     int together = blocks == 1 ? 1 : last - first;
     int32_t* sums = sum_memory.get((size_t)(together * filters + FILTERS) * TILE);
-    Filler filler(layer, in, out);
+    Filler filler(sources);
     filler.move_to(position);
     for (int group = first; group < last; group += together) {
       int filter = group * filters, count = std::min(layer.outputs - filter, together * filters);
       std::memset(sums, 0, (size_t)(count + FILTERS) * TILE * sizeof *sums);
       for (int block = 0; block < blocks; block++) {
-        int begin = block * ROWS, rows = std::min(layer.depth() - begin, ROWS);
+        int begin = block * layer.block();
+        int rows = std::min(layer.depth() - begin, layer.block());
         if (blocks > 1 || group == first) filler.fill(begin, begin + rows, tile);
         if (layer.dense) {
           int16_t* pairs = pair_memory.get(ROWS * TILE);
