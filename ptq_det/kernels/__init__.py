@@ -2,6 +2,6 @@
 
 from .layer import KernelLayer
 from .library import Kernels, why_no_kernels
-from .maps import Map, Maps
+from .maps import Map, Maps, roi_align
 
-__all__ = ["KernelLayer", "Kernels", "Map", "Maps", "why_no_kernels"]
+__all__ = ["KernelLayer", "Kernels", "Map", "Maps", "roi_align", "why_no_kernels"]

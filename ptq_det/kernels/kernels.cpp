@@ -204,6 +204,13 @@ struct PtqEnd {
   const PtqMap* out;
   float* floats;
 };
+
+// A map's codes pixel by pixel, for pooling; its pixels are `scale` of the picture's.
+struct PtqLevel {
+  const int16_t* pixels;
+  int32_t height, width;
+  float scale;
+};
 }
 
 namespace {
@@ -724,97 +731,112 @@ void ptq_upsample(const PtqMap* in, const PtqMap* out, int32_t threads) {
   });
 }
 
-// A map's codes pixel by pixel: (images, height, width, channels).
+// A map's codes pixel by pixel: (images, height, width, channels up to a multiple of SPAN).
 void ptq_pixels(const PtqMap* in, int16_t* pixels, int32_t threads) {
   const PtqMap& m = *in;
+  int64_t channels = round_up(m.channels, SPAN);
   in_parallel(m.images * m.height, threads, [&](int i) {
     int n = i / m.height, y = i % m.height;
     const int16_t* from = m.data + lead_of(m) + n * image_of(m) + y * row_of(m);
-    int16_t* to = pixels + (int64_t)i * m.width * m.channels;
-    for (int c = 0; c < m.channels; c += 32) {
-      int count = std::min(32, m.channels - c);
+    int16_t* to = pixels + i * m.width * channels;
+    for (int c = 0; c < channels; c += 32) {
+      const int16_t* planes[32];
+      for (int k = 0; k < 32; k++) planes[k] = from + std::min(c + k, m.channels - 1) * plane_of(m);
       for (int x = 0; x < m.width; x++) {
-        for (int k = 0; k < count; k++) to[(int64_t)x * m.channels + c + k] = from[(c + k) * plane_of(m) + x];
+        for (int k = 0; k < 32; k++) to[x * channels + c + k] = planes[k][x];
       }
     }
   });
 }
 
-// ROIAlign of the boxes (n, 5: picture and corners) of one level, whose codes are pixel by pixel.
-// Box i goes to place places[i] of `out`: a picture of bins x bins; or, where `flat`, a column of a
-// picture one pixel high, whose channels are (channel, bin, bin).
-// Bilinear weights are separable: a box is averaged along x for each row it touches, then along y.
-void ptq_roi_align(const int16_t* pixels, int32_t height, int32_t width, const float* boxes,
-                   const int32_t* places, int32_t count, float scale, int32_t samples,
-                   int32_t aligned, int32_t bins, const PtqMap* out, int32_t flat,
-                   int32_t threads) {
+// ROIAlign of boxes (n, 5: picture and corners), each of a level of its own. Box i becomes picture i
+// of `out`, of bins x bins; or, where `flat`, column i of a picture one pixel high, whose channels
+// are (channel, bin, bin). Bilinear weights are separable: a box is averaged along x for each row
+// that it touches, then along y.
+void ptq_roi_align(const PtqLevel* levels, const int32_t* level_of, const float* boxes,
+                   int32_t count, int32_t samples, int32_t aligned, int32_t bins,
+                   const PtqMap* out, int32_t flat, int32_t threads) {
+  constexpr int N = SPAN / WIDE, BOXES = 16;  // boxes whose columns are written together
   const PtqMap& m = *out;
-  int channels = flat ? m.channels / (bins * bins) : m.channels;
-  in_parallel(count, threads, [&](int i) {
-    static thread_local std::vector<float> rows;
-    const float* box = boxes + 5 * (int64_t)i;
-    float corner[4], least = aligned ? 0.f : 1.f;
-    for (int k = 0; k < 4; k++) corner[k] = box[1 + k] * scale - (aligned ? .5f : 0.f);
+  int channels = flat ? m.channels / (bins * bins) : m.channels, area = bins * bins;
+  int together = flat ? BOXES : 1;
+  int64_t plane = plane_of(m);
+  Float low = (float)m.low - Float{}, high = (float)m.high - Float{};
+  std::memset(m.data, 0, m.channels * plane_of(m) * sizeof *m.data);
+  in_parallel((count + together - 1) / together, threads, [&](int job) {
+    static thread_local std::vector<float> row_memory;
+    static thread_local std::vector<int16_t> code_memory;
+    code_memory.resize((size_t)SPAN * area * together);
+    int16_t* codes = code_memory.data();
+    int first = job * together, last = std::min(first + together, count);
     std::vector<Bin> across(bins), down(bins);
-    auto extent = [&](int k) { return std::max(corner[k + 2] - corner[k], least); };
-    make_bins(corner[0], aligned ? corner[2] - corner[0] : extent(0), samples, width, across);
-    make_bins(corner[1], aligned ? corner[3] - corner[1] : extent(1), samples, height, down);
-    int top = height, end = 0;
-    for (auto& bin : down) {
-      if (bin.count) top = std::min(top, bin.first), end = std::max(end, bin.first + bin.count);
-    }
-    rows.resize((size_t)std::max(end - top, 0) * bins * SPAN);
-    const int16_t* map = pixels + (int64_t)box[0] * height * width * channels;
     for (int c = 0; c < channels; c += SPAN) {
-      int span = std::min(SPAN, channels - c);
-      for (int y = top; y < end; y++) {
-        for (int x = 0; x < bins; x++) {
-          Sums sums = {};
-          const Bin& bin = across[x];
-          for (int k = 0; k < bin.count; k++) {
-            const int16_t* from = map + ((int64_t)y * width + bin.first + k) * channels + c;
-            Float weight = bin.weights[k] - Float{};
-            int16_t some[SPAN] = {};
-            if (span < SPAN) std::copy_n(from, span, some), from = some;
-            for (int v = 0; v < SPAN / WIDE; v++) {
-              sums[v] += weight * __builtin_convertvector(widen(from + v * WIDE), Float);
+      for (int i = first; i < last; i++) {
+        const PtqLevel& level = levels[level_of[i]];
+        const float* box = boxes + 5 * (int64_t)i;
+        float corner[4], size[2];
+        for (int k = 0; k < 4; k++) corner[k] = box[1 + k] * level.scale - (aligned ? .5f : 0.f);
+        for (int k = 0; k < 2; k++) {
+          size[k] = corner[k + 2] - corner[k];
+          if (!aligned) size[k] = std::max(size[k], 1.f);
+        }
+        make_bins(corner[0], size[0], samples, level.width, across);
+        make_bins(corner[1], size[1], samples, level.height, down);
+        int top = level.height, end = 0;
+        for (auto& bin : down) {
+          if (bin.count) top = std::min(top, bin.first), end = std::max(end, bin.first + bin.count);
+        }
+        row_memory.resize((size_t)std::max(end - top, 0) * bins * SPAN);
+        float* rows = row_memory.data();
+        int64_t step = round_up(channels, SPAN);
+        const int16_t* map = level.pixels + (int64_t)box[0] * level.height * level.width * step + c;
+        for (int y = top; y < end; y++) {
+          for (int x = 0; x < bins; x++) {
+            Float sums[N];
+            for (int v = 0; v < N; v++) sums[v] = Float{};
+            const Bin& bin = across[x];
+            const int16_t* from = map + ((int64_t)y * level.width + bin.first) * step;
+            for (int k = 0; k < bin.count; k++, from += step) {
+              Float weight = bin.weights[k] - Float{};
+              for (int v = 0; v < N; v++) {
+                sums[v] += weight * __builtin_convertvector(widen(from + v * WIDE), Float);
+              }
             }
+            std::memcpy(&rows[((size_t)(y - top) * bins + x) * SPAN], sums, sizeof sums);
           }
-          std::memcpy(&rows[((size_t)(y - top) * bins + x) * SPAN], sums, sizeof sums);
+        }
+        for (int y = 0; y < bins; y++) {
+          for (int x = 0; x < bins; x++) {
+            Float sums[N];
+            for (int v = 0; v < N; v++) sums[v] = Float{};
+            const Bin& bin = down[y];
+            for (int k = 0; k < bin.count; k++) {
+              const float* from = &rows[((size_t)(bin.first - top + k) * bins + x) * SPAN];
+              Float weight = bin.weights[k] - Float{};
+              for (int v = 0; v < N; v++) sums[v] += weight * load<Float>(from + v * WIDE);
+            }
+            int32_t some[SPAN];
+            for (int v = 0; v < N; v++) store(some + v * WIDE, to_codes(sums[v], low, high));
+            int16_t* to = &codes[(size_t)(y * bins + x) * together + i - first];
+            for (int k = 0; k < SPAN; k++) to[(size_t)k * area * together] = some[k];
+          }
         }
       }
-      for (int y = 0; y < bins; y++) {
-        for (int x = 0; x < bins; x++) {
-          Sums sums = {};
-          const Bin& bin = down[y];
-          for (int k = 0; k < bin.count; k++) {
-            const float* from = &rows[((size_t)(bin.first - top + k) * bins + x) * SPAN];
-            Float weight = bin.weights[k] - Float{};
-            for (int v = 0; v < SPAN / WIDE; v++) sums[v] += weight * load<Float>(from + v * WIDE);
+      for (int k = 0; k < std::min(SPAN, channels - c); k++) {
+        const int16_t* from = &codes[(size_t)k * area * together];
+        if (flat) {
+          int16_t* to = channel(m, (int64_t)(c + k) * area) + lead_of(m) + first;
+          for (int bin = 0; bin < area; bin++, from += together, to += plane) {
+            std::copy_n(from, last - first, to);
           }
-          int16_t codes[SPAN];
-          Float low = (float)m.low - Float{}, high = (float)m.high - Float{};
-          for (int v = 0; v < SPAN / WIDE; v++) {
-            store(codes + v * WIDE, __builtin_convertvector(to_codes(sums[v], low, high), Half));
+        } else {
+          int16_t* to = channel(m, c + k) + lead_of(m) + first * image_of(m);
+          for (int y = 0; y < bins; y++, from += bins, to += row_of(m)) {
+            std::copy_n(from, bins, to);
           }
-          int16_t* to = m.data + lead_of(m);
-          int64_t step = plane_of(m);
-          if (flat) {
-            to += ((int64_t)c * bins * bins + y * bins + x) * step + places[i];
-            step *= bins * bins;
-          } else {
-            to += c * step + places[i] * image_of(m) + y * row_of(m) + x;
-          }
-          for (int k = 0; k < span; k++) to[k * step] = codes[k];
         }
       }
     }
   });
-}
-
-// Zeros in all margins of a map, for what writes pixels alone.
-void ptq_clear(const PtqMap* map) {
-  const PtqMap& m = *map;
-  std::memset(m.data, 0, m.channels * plane_of(m) * sizeof *m.data);
 }
 }

@@ -6,7 +6,7 @@ import platform
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-__all__ = ["CEnd", "CMap", "Kernels", "kinds_here", "why_no_kernels"]
+__all__ = ["CEnd", "CLevel", "CMap", "Kernels", "kinds_here", "why_no_kernels"]
 
 _FOLDER = Path(__file__).parent
 # What each kind of kernels needs of the CPU, the fastest first (setup.py builds these).
@@ -36,6 +36,12 @@ class CEnd(ctypes.Structure):
         ("out", POINTER(CMap)),
         ("floats", c_void_p),
     ]
+
+
+class CLevel(ctypes.Structure):
+    """``PtqLevel``."""
+
+    _fields_ = [("pixels", c_void_p), ("height", c_int32), ("width", c_int32), ("scale", c_float)]
 
 
 def kinds_here() -> list[str]:
@@ -93,12 +99,11 @@ class Kernels:
             ("ptq_max_pool", None, map_, map_, c_int32, c_int32, c_int32, c_int32),
             ("ptq_upsample", None, map_, map_, c_int32),
             ("ptq_pixels", None, map_, c_void_p, c_int32),
-            ("ptq_clear", None, map_),
             (
                 "ptq_roi_align",
                 None,
-                *(c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_int32),
-                *(c_float, c_int32, c_int32, c_int32, map_, c_int32, c_int32),
+                *(POINTER(CLevel), c_void_p, c_void_p, c_int32),
+                *(c_int32, c_int32, c_int32, map_, c_int32, c_int32),
             ),
         ):
             function = getattr(self._library, name)

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from .library import CMap, Kernels
+from .library import CLevel, CMap, Kernels
 
-__all__ = ["Map", "Maps"]
+__all__ = ["Map", "Maps", "roi_align"]
+
+_SPAN = 64  # channels that kernels pool at a time
 
 
 class Map:
@@ -24,7 +26,7 @@ class Map:
         self._maps = maps
         plane = Kernels.here().plane(self.c)
         self._flat = maps.take(channels * plane)
-        self._pixels_made: np.ndarray | None = None
+        self._by_pixel: np.ndarray | None = None
         self._hold(self._flat[: channels * plane].reshape(channels, plane))
 
     def _hold(self, memory: np.ndarray) -> None:
@@ -34,7 +36,7 @@ class Map:
         """Give its memory back to where it came from; the map is not to be used again."""
         if self._flat is not None:
             self._maps.give(self._flat)
-            self._flat = self.memory = self._pixels_made = None
+            self._flat = self.memory = self._by_pixel = None
 
     def _pixels(self) -> np.ndarray:
         """The codes without margins, a view ``(channels, images, height, width)``."""
@@ -57,10 +59,6 @@ class Map:
         """Take over float32 values times ``scale``, to the nearest code; gives the map."""
         Kernels.here().from_floats(values.ctypes.data, self.c, scale, threads)
         return self
-
-    def clear(self) -> None:
-        """Zeros everywhere."""
-        Kernels.here().clear(self.c)
 
     def copy(self, low: int | None = None) -> "Map":
         """Another map of the same codes, but for those below ``low``, which become that."""
@@ -92,49 +90,64 @@ class Map:
         Kernels.here().upsample(self.c, out.c, threads)
         return out
 
-    def roi_align(
-        self,
-        boxes: np.ndarray,
-        places: np.ndarray,
-        scale: float,
-        samples: int,
-        aligned: bool,
-        bins: int,
-        out: "Map",
-        flat: bool,
-        threads: int,
-    ) -> None:
-        """torchvision's ``roi_align`` of this map, rounded to codes.
-
-        Args:
-            boxes: float32 ``(n, 5)``: picture, and corners in pixels of the input.
-            places: int32 ``(n,)``: the picture of ``out`` that each box becomes; its column where
-                ``flat``, whose channels are then ``(C, bins, bins)``.
-            scale, samples, aligned: as torchvision's ``spatial_scale``, ``sampling_ratio``,
-                ``aligned``.
-        """
-        if self._pixels_made is None:
-            images, channels, height, width = self.shape
-            self._pixels_made = np.empty((images, height, width, channels), np.int16)
-            Kernels.here().pixels(self.c, self._pixels_made.ctypes.data, threads)
-        Kernels.here().roi_align(
-            self._pixels_made.ctypes.data,
-            *self.shape[2:],
-            boxes.ctypes.data,
-            places.ctypes.data,
-            len(boxes),
-            scale,
-            max(samples, 0),
-            aligned,
-            bins,
-            out.c,
-            flat,
-            threads,
-        )
-
     def codes(self) -> np.ndarray:
         """The codes as an array of the map's shape."""
         return np.ascontiguousarray(self._pixels().swapaxes(0, 1))
+
+    def by_pixel(self, threads: int) -> np.ndarray:
+        """The codes ``(images, height, width, channels)``, channels up to a multiple of 64; made
+        once."""
+        if self._by_pixel is None:
+            images, channels, height, width = self.shape
+            shape = (images, height, width, -(-channels // _SPAN) * _SPAN)
+            self._by_pixel = np.empty(shape, np.int16)
+            Kernels.here().pixels(self.c, self._by_pixel.ctypes.data, threads)
+        return self._by_pixel
+
+
+def roi_align(
+    levels: list[Map],
+    scales: list[float],
+    level_of: np.ndarray,
+    boxes: np.ndarray,
+    samples: int,
+    aligned: bool,
+    bins: int,
+    out: Map,
+    flat: bool,
+    threads: int,
+) -> None:
+    """torchvision's ``roi_align`` of boxes that have a level each, rounded to codes.
+
+    Args:
+        levels, scales: maps, and the size of a pixel of the picture in their pixels.
+        level_of: int32 ``(n,)``: a box's level.
+        boxes: float32 ``(n, 5)``: picture, and corners in the picture's pixels.
+        samples, aligned: as torchvision's ``sampling_ratio`` and ``aligned``.
+        out: a box becomes a picture of it; where ``flat``, a column of a picture one pixel high,
+            whose channels are ``(C, bins, bins)``.
+    """
+    parts = [level.by_pixel(threads) for level in levels]
+    c_levels = (CLevel * len(levels))(
+        *(
+            CLevel(part.ctypes.data, *part.shape[1:3], scale)
+            for part, scale in zip(parts, scales, strict=True)
+        )
+    )
+    level_of = np.ascontiguousarray(level_of, np.int32)
+    boxes = np.ascontiguousarray(boxes, np.float32)
+    Kernels.here().roi_align(
+        c_levels,
+        level_of.ctypes.data,
+        boxes.ctypes.data,
+        len(boxes),
+        max(samples, 0),
+        aligned,
+        bins,
+        out.c,
+        flat,
+        threads,
+    )
 
 
 class Maps:

@@ -1,6 +1,5 @@
 """What a detector's heads need beside layers on kernels."""
 
-import numpy as np
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import (
@@ -12,7 +11,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ...errors import EngineError
-from ...kernels import Map, Maps
+from ...kernels import Map, Maps, roi_align
 from .layers import SparseConv2d, SparseDeconv2d
 from .steps import Steps
 
@@ -78,23 +77,19 @@ class SparsePooler(nn.Module):
         if self._flat:
             shape = (1, channels * bins * bins, 1, len(boxes))
         out = Map(shape, self._features.low, self._features.high, self._maps)
-        out.clear()
-        levels = self._levels(box_lists).numpy()
-        boxes = boxes.numpy()
-        for level, (feature, align) in enumerate(zip(x, self.pooler.level_poolers, strict=True)):
-            places = np.flatnonzero(levels == level).astype(np.int32)
-            if len(places):
-                feature.roi_align(
-                    np.ascontiguousarray(boxes[places]),
-                    places,
-                    align.spatial_scale,
-                    align.sampling_ratio,
-                    align.aligned,
-                    bins,
-                    out,
-                    self._flat,
-                    torch.get_num_threads(),
-                )
+        aligns = self.pooler.level_poolers
+        roi_align(
+            x,
+            [align.spatial_scale for align in aligns],
+            self._levels(box_lists).numpy(),
+            boxes.numpy(),
+            aligns[0].sampling_ratio,
+            aligns[0].aligned,
+            bins,
+            out,
+            self._flat,
+            torch.get_num_threads(),
+        )
         return out
 
     def _levels(self, box_lists: list[Boxes]) -> Tensor:
