@@ -87,6 +87,25 @@ Short narrow(Int low, Int high) {  // of what is within int16
 #endif
 }
 
+// Codes of two rows in turn, as pairs.
+void interleave(Short a, Short b, int16_t* to) {
+#if defined(__AVX512BW__)
+  __m512i low = _mm512_unpacklo_epi16((__m512i)a, (__m512i)b);
+  __m512i high = _mm512_unpackhi_epi16((__m512i)a, (__m512i)b);
+  __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  store(to, _mm512_permutex2var_epi64(low, first, high));
+  store(to + LANES, _mm512_permutex2var_epi64(low, second, high));
+#elif defined(__AVX2__)
+  __m256i low = _mm256_unpacklo_epi16((__m256i)a, (__m256i)b);
+  __m256i high = _mm256_unpackhi_epi16((__m256i)a, (__m256i)b);
+  store(to, _mm256_permute2x128_si256(low, high, 0x20));
+  store(to + LANES, _mm256_permute2x128_si256(low, high, 0x31));
+#else
+  for (int i = 0; i < LANES; i++) to[2 * i] = a[i], to[2 * i + 1] = b[i];
+#endif
+}
+
 // Clamps, rounds to the nearest code, ties to even.
 Int to_codes(Float x, Float low, Float high) {
   x = x < low ? low : x;
@@ -478,7 +497,7 @@ void pair_up(const int16_t* tile, int rows, int16_t* pairs) {
   for (int r = 0; r < rows; r += 2, tile += 2 * TILE) {
     for (int c = 0; c < TILE; c += COLUMNS) {
       int16_t* to = pairs + (size_t)c * ROWS + (size_t)r * COLUMNS;
-      for (int i = 0; i < COLUMNS; i++) to[2 * i] = tile[c + i], to[2 * i + 1] = tile[TILE + c + i];
+      interleave(load<Short>(tile + c), load<Short>(tile + TILE + c), to);
     }
   }
 }
