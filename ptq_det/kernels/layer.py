@@ -83,10 +83,17 @@ class KernelLayer:
             added: codes of the output's shape that are added, times ``added_scale``.
             out: where to; may be ``added``.
         """
-        out = out or Map((x.shape[0], self.filters, *self.output_size(*x.shape[2:])), low, high, maps)
+        out = out or Map(
+            (x.shape[0], self.filters, *self.output_size(*x.shape[2:])), low, high, maps
+        )
         added = None if added is None else ctypes.pointer(added.c)
         end = CEnd(
-            self.scale.ctypes.data, self.bias.ctypes.data, added, added_scale, 0, ctypes.pointer(out.c)
+            self.scale.ctypes.data,
+            self.bias.ctypes.data,
+            added,
+            added_scale,
+            0,
+            ctypes.pointer(out.c),
         )
         self._run(x, out.c, end, threads)
         return out

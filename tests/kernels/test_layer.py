@@ -28,7 +28,10 @@ def check(codes, x, low, high, dense=False, threads=1, **geometry):
     want = exact(codes, x, **geometry)
     maps = Maps()
     source = Map(x.shape, low, high, maps).set(x)
-    kernel = {name: (value, value) if isinstance(value, int) else value for name, value in geometry.items()}
+    kernel = {
+        name: (value, value) if isinstance(value, int) else value
+        for name, value in geometry.items()
+    }
     ones = np.ones(filters, np.float32)
     layer = KernelLayer(codes, ones, 0 * ones, low, high, dense=dense, **kernel)
     np.testing.assert_array_equal(layer.floats(source, threads), want.astype(np.float32))

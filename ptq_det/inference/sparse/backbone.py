@@ -99,8 +99,12 @@ class SparseFPN(Backbone):
         sums: what the sums of the levels stand for, in the same order.
         top_block: :class:`SparseTopConvolutions`, or None for every second pixel of the last level.
         in_features: names of what ``bottom_up`` gives that is used, from the lowest level up.
+        features: what the outputs stand for.
         shapes: channels and strides of the outputs by their names.
         fpn: the float FPN, whose rules for a picture's size are taken over.
+
+    Attributes:
+        step: what a code of the outputs stands for.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class SparseFPN(Backbone):
         sums: list[Steps],
         top_block: SparseTopConvolutions | None,
         in_features: tuple[str, ...],
+        features: Steps,
         shapes: dict[str, ShapeSpec],
         fpn: Backbone,
     ):
@@ -118,6 +123,7 @@ class SparseFPN(Backbone):
         self.bottom_up, self.top_block = bottom_up, top_block
         self.lateral, self.output = nn.ModuleList(lateral), nn.ModuleList(output)
         self._sums, self._in_features, self._shapes = sums, in_features, shapes
+        self.step = features.step
         self._divisibility, self._padding = fpn.size_divisibility, fpn.padding_constraints
 
     @property

@@ -1,5 +1,7 @@
 """Turns a packed Detectron2 model into one on the kernels."""
 
+from collections.abc import Iterable
+
 from detectron2.layers import Conv2d
 from detectron2.modeling import FPN, GeneralizedRCNN, ResNet, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
@@ -7,6 +9,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, Bottlenec
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, StandardROIHeads
+from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
 
@@ -19,7 +22,15 @@ from ...ternary.activations import is_relu
 from ...ternary.layers import is_layer
 from ..calibration import OUTPUT
 from .backbone import SparseBlock, SparseFPN, SparseResNet, SparseTopConvolutions
-from .heads import MaskLogits, SparseBoxHead, SparsePooler, SparseRPNHead, SparseSequence
+from .heads import (
+    KeypointLogits,
+    MaskLogits,
+    SparseBoxHead,
+    SparsePooler,
+    SparseRetinaNetHead,
+    SparseRPNHead,
+    SparseSequence,
+)
 from .layers import SparseConv2d, SparseDeconv2d, is_sparse
 from .steps import DENSE, SPARSE, Steps
 
@@ -56,6 +67,8 @@ class _Converter:
                 model.backbone = self._fpn(model.backbone)
                 self._rpn(model.proposal_generator)
                 self._roi_heads(model.roi_heads)
+            case RetinaNet() if type(model) is RetinaNet:
+                self._retinanet(model)
             case _:
                 raise EngineError(f"it is a {type(model).__name__}")
 
@@ -64,9 +77,9 @@ class _Converter:
         _expect(heads, StandardROIHeads)
         boxes = heads.box_head if isinstance(heads, CascadeROIHeads) else [heads.box_head]
         found = [next(filter(is_layer, head.modules())) for head in boxes]
-        if heads.mask_on:
-            found.append(next(filter(is_layer, heads.mask_head.modules())))
-        return found
+        others = [heads.mask_head] if heads.mask_on else []
+        others += [heads.keypoint_head] if heads.keypoint_on else []
+        return found + [next(filter(is_layer, head.modules())) for head in others]
 
     def _steps(self, module: nn.Module, *others: nn.Module) -> Steps:
         """What the codes of a layer's input stand for, which others take too."""
@@ -118,7 +131,8 @@ class _Converter:
         ]
         shapes = fpn.output_shape()
         top = self._top_block(fpn)
-        return SparseFPN(bottom_up, lateral, output, sums, top, fpn.in_features, shapes, fpn)
+        parts = (bottom_up, lateral, output, sums, top, fpn.in_features)
+        return SparseFPN(*parts, self._features, shapes, fpn)
 
     def _top_block(self, fpn: FPN) -> SparseTopConvolutions | None:
         top = fpn.top_block
@@ -206,15 +220,13 @@ class _Converter:
         hidden = self._steps(head.objectness_logits, head.anchor_deltas)
         conv = head.conv if isinstance(head.conv, nn.Sequential) else [head.conv]
         rpn.rpn_head = SparseRPNHead(
-            self._sequence(list(conv), hidden),
+            self._sequence(conv, hidden),
             self._conv(head.objectness_logits, hidden, None),
             self._conv(head.anchor_deltas, hidden, None),
         )
 
     def _roi_heads(self, heads: nn.Module) -> None:
         cascade = isinstance(heads, CascadeROIHeads)
-        if heads.keypoint_on:
-            raise EngineError("its heads have keypoints")
         box_heads = list(heads.box_head) if cascade else [heads.box_head]
         predictors = list(heads.box_predictor) if cascade else [heads.box_predictor]
         flat = not box_heads[0].conv_norm_relus
@@ -230,10 +242,14 @@ class _Converter:
                 fill_layer(layer, self._packed.layers[self._names[layer]])
         if heads.mask_on:
             _expect(heads.mask_head, MaskRCNNConvUpsampleHead)
-            heads.mask_pooler = SparsePooler(
-                heads.mask_pooler, self._features, False, self._maps
-            )
+            heads.mask_pooler = SparsePooler(heads.mask_pooler, self._features, False, self._maps)
             self._mask_head(heads.mask_head)
+        if heads.keypoint_on:
+            _expect(heads.keypoint_head, KRCNNConvDeconvUpsampleHead)
+            heads.keypoint_pooler = SparsePooler(
+                heads.keypoint_pooler, self._features, False, self._maps
+            )
+            self._keypoint_head(heads.keypoint_head)
         # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
         heads.register_forward_hook(_free_features)
 
@@ -255,32 +271,74 @@ class _Converter:
         return SparseBoxHead(convs, SparseSequence(layers), head.output_shape, self._maps)
 
     def _mask_head(self, head: nn.Module) -> None:
-        convs = list(head.conv_norm_relus)
-        between = self._steps(head.deconv)
-        last = self._steps(head.predictor)
+        between, last = self._steps(head.deconv), self._steps(head.predictor)
+        convs = head.conv_norm_relus
         layers = MaskLogits(
-            self._sequence(convs, between) if convs else SparseSequence([]),
+            self._sequence(convs, between),
             self._conv(head.deconv, between if convs else self._features, last, True),
             self._conv(head.predictor, last, None),
         )
-        for name, _ in list(head.named_children()):
-            delattr(head, name)
-        head.sparse = layers
-        head.layers = layers.forward
+        _replace_layers(head, layers)
 
-    def _sequence(self, modules: list[nn.Module], target: Steps | None) -> SparseSequence:
-        """Convolutions with their own ReLU, the first of which takes the features."""
+    def _keypoint_head(self, head: nn.Module) -> None:
+        # The last layer's kernels overlap; it is a predictor, and stays in float as others do.
+        fill_layer(head.score_lowres, self._packed.layers[self._names[head.score_lowres]])
+        convs = [module for module in head.children() if module is not head.score_lowres]
+        layers = KeypointLogits(self._sequence(convs, None), head.score_lowres, head.up_scale)
+        _replace_layers(head, layers)
+
+    def _retinanet(self, model: nn.Module) -> None:
+        head = _expect(model.head, RetinaNetHead)
+        top = model.backbone.top_block if isinstance(model.backbone, FPN) else None
+        inside = (
+            getattr(top, "in_feature", None)
+            in _expect(model.backbone, FPN).bottom_up.output_shape()
+        )
+        takers = [head.cls_subnet[0], head.bbox_subnet[0]]
+        takers += [] if not isinstance(top, LastLevelP6P7) else [top.p7]
+        takers += [] if inside or not isinstance(top, LastLevelP6P7) else [top.p6]
+        self._features = self._steps(*takers)
+        model.backbone = self._fpn(model.backbone)
+        pairs = ((head.cls_subnet, head.cls_score), (head.bbox_subnet, head.bbox_pred))
+        made = []
+        for subnet, last in pairs:
+            target = self._steps(last)
+            made += [self._sequence(subnet, target), self._conv(last, target, None)]
+        model.head = SparseRetinaNetHead(*made)
+
+    def _sequence(self, modules: Iterable[nn.Module], target: Steps | None) -> SparseSequence:
+        """Convolutions, each with its ReLU if any; the first of them takes the features.
+
+        Args:
+            target: what the last output is to stand for; None for float32.
+        """
+        found: list[tuple[nn.Module, bool]] = []
+        for module in modules:
+            if is_layer(module):
+                activation = getattr(module, "activation", None)
+                relu = is_relu(activation) and not isinstance(activation, nn.ReLU6)
+                if activation is not None and not relu:
+                    raise EngineError(f"{self._names[module]} has another end than a ReLU")
+                found.append((module, relu))
+            elif type(module) is nn.ReLU:
+                found[-1] = (found[-1][0], True)
+            elif not isinstance(module, nn.Identity):
+                raise EngineError(f"{self._names[found[-1][0]]} has a norm behind it")
         layers, source = [], self._features
-        for i, module in enumerate(modules):
-            last = i + 1 == len(modules)
-            goal = target if last else self._steps(modules[i + 1])
-            activation = getattr(module, "activation", None)
-            relu = is_relu(activation) and not isinstance(activation, nn.ReLU6)
-            if activation is not None and not relu:
-                raise EngineError(f"{self._names[module]} has another end than a ReLU")
+        for i, (module, relu) in enumerate(found):
+            last = i + 1 == len(found)
+            goal = target if last else self._steps(found[i + 1][0])
             layers.append(self._conv(module, source, goal, relu))
             source = goal
         return SparseSequence(layers)
+
+
+def _replace_layers(head: nn.Module, layers: nn.Module) -> None:
+    """Let a head of Detectron2's compute its logits by other layers, and drop its own."""
+    for name, _ in list(head.named_children()):
+        delattr(head, name)
+    head.on_kernels = layers
+    head.layers = layers.forward
 
 
 def _free_features(module, args, output) -> None:

@@ -9,13 +9,22 @@ from detectron2.modeling.poolers import (
 )
 from detectron2.structures import Boxes
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ...errors import EngineError
 from ...kernels import Map, Maps, roi_align
 from .layers import SparseConv2d, SparseDeconv2d
 from .steps import Steps
 
-__all__ = ["MaskLogits", "SparseBoxHead", "SparsePooler", "SparseRPNHead", "SparseSequence"]
+__all__ = [
+    "KeypointLogits",
+    "MaskLogits",
+    "SparseBoxHead",
+    "SparsePooler",
+    "SparseRPNHead",
+    "SparseRetinaNetHead",
+    "SparseSequence",
+]
 
 
 class SparseSequence(nn.Module):
@@ -45,6 +54,29 @@ class SparseRPNHead(nn.Module):
             hidden = self.conv(feature, keep=True)
             logits.append(self.objectness_logits(hidden, keep=True))
             deltas.append(self.anchor_deltas(hidden))
+        return logits, deltas
+
+
+class SparseRetinaNetHead(nn.Module):
+    """Detectron2's ``RetinaNetHead`` on kernels; it frees the features."""
+
+    def __init__(
+        self,
+        cls_subnet: SparseSequence,
+        cls_score: SparseConv2d,
+        bbox_subnet: SparseSequence,
+        bbox_pred: SparseConv2d,
+    ):
+        super().__init__()
+        self.cls_subnet, self.cls_score = cls_subnet, cls_score
+        self.bbox_subnet, self.bbox_pred = bbox_subnet, bbox_pred
+
+    def forward(self, features: list[Map]) -> tuple[list[Tensor], list[Tensor]]:
+        """Levels to float32 logits and deltas of each."""
+        logits = [self.cls_score(self.cls_subnet(x, keep=True)) for x in features]
+        deltas = [self.bbox_pred(self.bbox_subnet(x, keep=True)) for x in features]
+        for feature in features:
+            feature.free()
         return logits, deltas
 
 
@@ -161,3 +193,23 @@ class MaskLogits(nn.Module):
         for i, part in enumerate(parts):
             out[:, :, :, i // 2, :, i % 2] = part
         return out.reshape(count, classes, 2 * height, 2 * width)
+
+
+class KeypointLogits(nn.Module):
+    """The layers of Detectron2's ``KRCNNConvDeconvUpsampleHead``.
+
+    Args:
+        convs: its convolutions, up to float32.
+        deconv: its last layer, in float.
+        factor: by which its maps are scaled in the end.
+    """
+
+    def __init__(self, convs: SparseSequence, deconv: nn.ConvTranspose2d, factor: int):
+        super().__init__()
+        self.convs, self.deconv = convs, deconv
+        self._factor = factor
+
+    def forward(self, x: Map) -> Tensor:
+        """Codes to float32 ``(boxes, keypoints, height, width)``."""
+        x = self.deconv(self.convs(x))
+        return interpolate(x, scale_factor=self._factor, mode="bilinear", align_corners=False)

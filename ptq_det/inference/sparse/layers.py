@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...errors import EngineError
 from ...kernels import KernelLayer, Map, Maps
 from ...packing.integers import integers
 from ...packing.packed_layer import PackedLayer
@@ -43,7 +44,9 @@ class SparseConv2d(nn.Module):
     ):
         super().__init__()
         found = integers(layer)
-        self._make(found.codes, found.scale, found.bias, layer, geometry, source, target, relu, maps)
+        self._make(
+            found.codes, found.scale, found.bias, layer, geometry, source, target, relu, maps
+        )
 
     def _make(self, codes, scale, bias, layer, geometry, source, target, relu, maps):
         self._target, self._relu, self._maps = target, relu, maps
@@ -63,6 +66,10 @@ class SparseConv2d(nn.Module):
             dense=not is_sparse(layer),
             **places,
         )
+
+    def __reduce_ex__(self, protocol):
+        """Of copies and pickles: compiled lists cannot be read back."""
+        raise EngineError("a model on kernels cannot be copied; load_packed makes another one")
 
     def forward(
         self, x: Map, added: Map | None = None, represents: Steps | None = None, keep: bool = False
