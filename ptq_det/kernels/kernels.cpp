@@ -87,6 +87,11 @@ Short narrow(Int low, Int high) {  // of what is within int16
 #endif
 }
 
+Short every_second(const int16_t* from) {
+  Int low = load<Int>(from), high = load<Int>(from + LANES);
+  return narrow(low << 16 >> 16, high << 16 >> 16);
+}
+
 // Codes of two rows in turn, as pairs.
 void interleave(Short a, Short b, int16_t* to) {
 #if defined(__AVX512BW__)
@@ -427,7 +432,9 @@ class Filler {
         if (step == 1) {
           for (int i = begin; i < end; i++) tile[s.at + i] = from[i];
         } else if (step == 2) {
-          for (int i = begin; i < end; i++) tile[s.at + i] = from[2 * i];
+          int i = begin;
+          for (; i + LANES <= end; i += LANES) store(tile + s.at + i, every_second(from + 2 * i));
+          for (; i < end; i++) tile[s.at + i] = from[2 * i];
         } else {
           for (int i = begin; i < end; i++) tile[s.at + i] = from[step * i];
         }
@@ -504,6 +511,8 @@ void pair_up(const int16_t* tile, int rows, int16_t* pairs) {
 
 void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t position, int first,
             int last, const int32_t* sums) {
+  constexpr int AHEAD = 4;  // filters whose planes are asked for in advance
+  int64_t plane = plane_of(out);
   Float low = (float)out.low - Float{}, high = (float)out.high - Float{};
   for (int f = first; f < last; f++, sums += TILE) {
     Float scale = end.scale[f] - Float{}, bias = end.bias[f] - Float{};
@@ -518,7 +527,9 @@ void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t 
       }
       continue;
     }
-    int64_t place = f * plane_of(out) + lead_of(out) + position;
+    int64_t place = f * plane + lead_of(out) + position;
+    const int16_t* ahead = out.data + place + (f + AHEAD < last ? AHEAD * plane : 0);
+    for (int i = 0; i < TILE; i += 32) __builtin_prefetch(ahead + i, 1);
     for (int v = 0; v < TILE; v += LANES) {
       Int codes[2];
       for (int i = 0; i < 2; i++) {
