@@ -24,7 +24,7 @@ lint: venv
 
 venv: $(VENV)/.current
 
-$(VENV)/.current: setup.py constraints.txt Makefile ptq_det/kernels/kernels.cpp
+$(VENV)/.current: setup.py constraints.txt Makefile $(wildcard ptq_det/kernels/*.cpp ptq_det/kernels/*.h)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v < (3, 13) else \
 		"ptq_det needs Python 3.10 to 3.12, this is %d.%d; name another: make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)

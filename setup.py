@@ -18,12 +18,13 @@ if platform.machine().lower() in ("aarch64", "arm64"):
     FLAGS = {"neon": []}
 elif platform.machine().lower() not in ("x86_64", "amd64") or platform.system() == "Windows":
     FLAGS = {}
+SOURCES = "ptq_det/kernels"
 KERNELS = [
     Extension(
         f"ptq_det.kernels._{kind}",
-        ["ptq_det/kernels/kernels.cpp"],
-        depends=["setup.py"],
-        extra_compile_args=["-std=c++17", "-O3", *flags],
+        [f"{SOURCES}/convolution.cpp", f"{SOURCES}/detector.cpp"],
+        depends=["setup.py", *map(str, HERE.glob(f"{SOURCES}/*.h"))],
+        extra_compile_args=["-std=c++17", "-O3", "-g0", *flags],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,  # without a compiler the other engines run
@@ -42,7 +43,7 @@ setup(
     package_data={
         "ptq_det": ["py.typed"],
         "ptq_det.data": ["weights/*.safetensors"],
-        "ptq_det.kernels": ["kernels.cpp"],
+        "ptq_det.kernels": ["*.cpp", "*.h"],
     },
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",  # NumPy 1 has no wheels for later versions

@@ -128,7 +128,7 @@ def _add_keys(cfg: CN) -> None:
     cfg.TERNARY.FLOAT_LAYERS = "int8"
 
     # What runs a packed file that is evaluated (--eval-only, MODEL.WEIGHTS x.safetensors): "float",
-    # "int8" (integers on a CPU; the file must be calibrated, tools/pack.py), or one that was
-    # registered from outside. An engine that is named runs, or says why it cannot; where none is
-    # named (""), it is float.
+    # "int8" or "sparse" (integers on a CPU; the file must be calibrated, tools/pack.py), or one
+    # that was registered from outside. An engine that is named runs, or says why it cannot; where
+    # none is named (""), it is float.
     cfg.TERNARY.ENGINE = ""

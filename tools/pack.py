@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Packs a model into one file, and calibrates it for the engine int8.
+"""Packs a model into one file, and calibrates it for engines on integers.
 
 python tools/pack.py --config-file C --output model.safetensors W
 python tools/pack.py --config-file C --calibrate DATASET --output model.safetensors MODEL.WEIGHTS W
@@ -28,7 +28,9 @@ def main():
     model.add_argument("--config-file", help="config of the detector; a packed file has its own")
     model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
     parser.add_argument(
-        "--calibrate", metavar="DATASET", help="find the ranges that the engine int8 needs"
+        "--calibrate",
+        metavar="DATASET",
+        help="find the ranges that the engines int8 and sparse need",
     )
     parser.add_argument("--output", required=True, help="packed file to write")
     parser.add_argument(

@@ -83,7 +83,7 @@ def calibrate_packed(packed: PackedModel, dataset: str) -> None:
         InputError: the packed model is no detector, or a picture cannot be used.
     """
     if not packed.architecture.is_detector:
-        raise InputError("only detectors are calibrated, for the engine int8")
+        raise InputError("only detectors are calibrated, for engines on integers")
     cfg = packed.cfg()
     cfg.MODEL.DEVICE = "cpu"
     troubles = check_pictures(DatasetCatalog.get(dataset)[:PICTURES])

@@ -26,9 +26,9 @@ def load_packed(
         path: file that ``pack_model`` or tools/pack.py wrote; an address of ``PathManager`` too.
         device: where to put it; without one, where the engine puts it: "float" on a GPU where
             there is one.
-        engine: one of ``ENGINE_REGISTRY``: "float", or "int8" (integers on the CPU, for a
-            calibrated file). One that is named runs, or its reason is raised; without a name it is
-            "float".
+        engine: one of ``ENGINE_REGISTRY``: "float", or for a calibrated file "int8" (integers on
+            the CPU) or "sparse" (the same by kernels that skip zeros). One that is named runs, or
+            its reason is raised; without a name it is "float".
         cfg: as :func:`ptq_det.packed_config` has it.
 
     Raises:

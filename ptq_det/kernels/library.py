@@ -75,7 +75,7 @@ def why_no_kernels() -> str | None:
 
 
 class Kernels:
-    """Functions of a compiled library; see kernels.cpp.
+    """Functions of a compiled library; see convolution.cpp and detector.cpp.
 
     Args:
         path: the library.

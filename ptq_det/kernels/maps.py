@@ -78,7 +78,7 @@ class Map:
         return view
 
     def max_pool(self, window: int, stride: int, padding: int, threads: int) -> "Map":
-        """The largest code of each window, of codes from 0 on; of a window of 1, whatever is there."""
+        """The largest code of each window of codes from 0 on; of a window of 1, any code."""
         sizes = [(size + 2 * padding - window) // stride + 1 for size in self.shape[2:]]
         out = Map((*self.shape[:2], *sizes), self.low, self.high, self._maps)
         Kernels.here().max_pool(self.c, out.c, window, stride, padding, threads)

