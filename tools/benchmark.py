@@ -4,6 +4,7 @@
 python tools/benchmark.py train     time of a training step, ternary over float
 python tools/benchmark.py size      bytes of the codec beside other compressors; time of loading
 python tools/benchmark.py inference time and memory of each engine beside stock Detectron2
+python tools/benchmark.py kernels   speed of convolutions by their zeros beside PyTorch's
 python tools/benchmark.py difference how sure a difference in AP of evaluated models is
 python tools/benchmark.py fuzz      what becomes of forged packed files
 """
@@ -20,6 +21,7 @@ from ptq_det.commands.benchmarks import (
     benchmark_difference,
     benchmark_fuzz,
     benchmark_inference,
+    benchmark_kernels,
     benchmark_size,
     benchmark_train,
 )
@@ -72,6 +74,9 @@ def main():
     fuzz.add_argument("--files", type=positive, default=1000, help="how many to forge")
     fuzz.add_argument("--workers", type=positive, default=1, help="processes, used again")
     fuzz.add_argument("--seed", type=int, default=0, help="of the forgeries")
+    layers = parts.add_parser("kernels", help="speed of convolutions by their zeros")
+    layers.add_argument("--rounds", type=positive, default=10, help="how often each is run")
+    layers.add_argument("--threads", type=positive, default=1)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     with told_in_one_line():
@@ -94,6 +99,8 @@ def measure(args):
         return benchmark_fuzz(
             PathManager.get_local_path(args.weights), args.files, args.workers, args.seed
         )
+    elif args.part == "kernels":
+        return benchmark_kernels(args.rounds, args.threads)
     elif args.part == "difference":
         return benchmark_difference(args.dataset, args.predictions, args.baseline, args.samples)
     else:

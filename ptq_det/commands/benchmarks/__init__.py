@@ -3,6 +3,7 @@
 from .difference import benchmark_difference
 from .fuzz import benchmark_fuzz
 from .inference import benchmark_inference
+from .kernels import benchmark_kernels
 from .size import benchmark_size
 from .train import benchmark_train
 
@@ -10,6 +11,7 @@ __all__ = [
     "benchmark_difference",
     "benchmark_fuzz",
     "benchmark_inference",
+    "benchmark_kernels",
     "benchmark_size",
     "benchmark_train",
 ]

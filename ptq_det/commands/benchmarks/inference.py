@@ -1,7 +1,6 @@
 """Time and memory of a packed model on each engine, beside stock Detectron2."""
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from ...ternary.ternarize import make_plain
 from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
 from ..inputs import records_of
+from .machine import cpu_name
 from .runtimes import Runtime, runtimes
 
 __all__ = ["benchmark_inference"]
@@ -126,7 +126,7 @@ def benchmark_inference(
     print(tabulate(rows, ["engine", "MiB", "over stock"], floatfmt=".2f", tablefmt="github"))
     backbone = _PARTS["backbone"]
     result = {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "vnni": not saturates(),
         "threads": torch.get_num_threads(),
         "size": list(sizes[0]),
@@ -293,11 +293,3 @@ def _peak_memory(
             )
             found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor()
