@@ -15,7 +15,8 @@ struct Bin {
 
 void make_bins(float start, float extent, int samples, int size, std::vector<Bin>& bins) {
   float step = extent / bins.size();
-  int grid = samples > 0 ? samples : std::max(0, (int)std::ceil(step));
+  // Detectron2 clips boxes to the picture; whatever else is given is bounded.
+  int grid = samples > 0 ? samples : step < 1e4f ? std::max(0, (int)std::ceil(step)) : 10000;
   for (size_t b = 0; b < bins.size(); b++) {
     Bin& bin = bins[b];
     bin.first = bin.count = 0;

@@ -11,6 +11,8 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.loader import check_batch
 from ..errors import InputError
+from ..packing.container import PackedFileError
+from ..packing.model_config import config_text, merge_config
 from ..settings import TernarySettings
 from .data_checks import (
     check_classes,
@@ -34,6 +36,7 @@ __all__ = [
     "check_crop",
     "check_device",
     "check_output",
+    "check_packed",
     "check_weights",
     "preflight",
 ]
@@ -78,6 +81,7 @@ def preflight(
     if training:
         passes(check_batch, cfg, processes)
         passes(check_output, cfg)
+        passes(check_packed, cfg)
         passes(check_crop, cfg)
     if not resume:
         passes(check_weights, cfg.MODEL.WEIGHTS)
@@ -138,6 +142,16 @@ def check_output(cfg: CfgNode) -> None:
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written to ({error}); set it to a folder "
             "that can"
         ) from error
+
+
+def check_packed(cfg: CfgNode) -> None:
+    """Raise :class:`InputError` if the file that a training ends with could not be read."""
+    if not cfg.TERNARY.ENABLED:
+        return
+    try:
+        merge_config(config_text(cfg), cfg.clone(), "the packed file of this config")
+    except PackedFileError as error:
+        raise InputError(f"{error}; docs/file_format.md has the bounds") from error
 
 
 def check_weights(path: str) -> None:

@@ -7,6 +7,7 @@ from ptq_det.training.preflight import (
     check_crop,
     check_device,
     check_output,
+    check_packed,
     check_weights,
     preflight,
 )
@@ -104,3 +105,13 @@ def test_settings_of_the_last_evaluation_are_looked_at(cfg):
         preflight(cfg)
     for part in ("MAX_SIZE_TEST is 0", "PROPOSAL_FILES_TRAIN", "TEST.AUG", "EXPECTED_RESULTS"):
         assert part in str(error.value)
+
+
+def test_a_config_that_no_packed_file_may_have_is_refused_before_the_training(cfg):
+    cfg.TERNARY.ENABLED = True
+    check_packed(cfg)
+    cfg.INPUT.MIN_SIZE_TEST = 10**6
+    with pytest.raises(InputError, match=r"MIN_SIZE_TEST.*docs/file_format\.md has the bounds"):
+        check_packed(cfg)
+    cfg.TERNARY.ENABLED = False
+    check_packed(cfg)
