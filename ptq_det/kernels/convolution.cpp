@@ -225,7 +225,7 @@ class Filler {
 void add_lists(const PtqLayer& layer, Start start, uint32_t end, const int16_t* tile, int32_t* sums) {
   constexpr int N = TILE / LANES;
   const uint16_t* row = layer.rows.data() + start.row;
-  for (const Item *item = &layer.items[start.item], *last = layer.items.data() + end; item < last;
+  for (const Item *item = layer.items.data() + start.item, *last = layer.items.data() + end; item < last;
        item++) {
     Word a[N] = {};
     for (const uint16_t* stop = row + item->plus; row < stop; row += UNROLLED) {

@@ -157,8 +157,7 @@ void ptq_roi_align(const PtqLevel* levels, const int32_t* level_of, const float*
         float corner[4], size[2];
         for (int k = 0; k < 4; k++) corner[k] = box[1 + k] * level.scale - (aligned ? .5f : 0.f);
         for (int k = 0; k < 2; k++) {
-          size[k] = corner[k + 2] - corner[k];
-          if (!aligned) size[k] = std::max(size[k], 1.f);
+          size[k] = std::max(corner[k + 2] - corner[k], aligned ? 0.f : 1.f);
         }
         make_bins(corner[0], size[0], samples, level.width, across);
         make_bins(corner[1], size[1], samples, level.height, down);
