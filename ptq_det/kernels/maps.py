@@ -34,9 +34,13 @@ class Map:
 
     def free(self) -> None:
         """Give its memory back to where it came from; the map is not to be used again."""
+        self._give_back()
+        self._by_pixel = None
+
+    def _give_back(self) -> None:
         if self._flat is not None:
             self._maps.give(self._flat)
-            self._flat = self.memory = self._by_pixel = None
+            self._flat = self.memory = None
 
     def _pixels(self) -> np.ndarray:
         """The codes without margins, a view ``(channels, images, height, width)``."""
@@ -96,12 +100,13 @@ class Map:
 
     def by_pixel(self, threads: int) -> np.ndarray:
         """The codes ``(images, height, width, channels)``, channels up to a multiple of 64; made
-        once."""
+        once, and all that the map holds from then on."""
         if self._by_pixel is None:
             images, channels, height, width = self.shape
             shape = (images, height, width, -(-channels // _SPAN) * _SPAN)
             self._by_pixel = np.empty(shape, np.int16)
             Kernels.here().pixels(self.c, self._by_pixel.ctypes.data, threads)
+            self._give_back()
         return self._by_pixel
 
 

@@ -1,17 +1,13 @@
 """Engine ``int8``: integers on a CPU, by oneDNN's kernels."""
 
-import ctypes
-import platform
-
 import torch
 
 from ...engines import ENGINE_REGISTRY, Engine
+from ..memory import return_freed_memory
 from .convert import to_int8
 from .layers import saturates
 
 __all__ = ["Int8Engine"]
-
-_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 1 << 18  # glibc's malloc.h; bytes
 
 
 @ENGINE_REGISTRY.register()
@@ -42,7 +38,7 @@ class Int8Engine(Engine):
         return None
 
     def build(self, packed, device):
-        _return_freed_memory()
+        return_freed_memory()
         model = packed.skeleton()
         to_int8(model, packed)
         weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
@@ -52,13 +48,3 @@ class Int8Engine(Engine):
     def about(self):
         without = " without VNNI, with 7-bit inputs of 8-bit weights" if saturates() else ""
         return f"by oneDNN{without}"
-
-
-def _return_freed_memory() -> None:
-    """Let glibc give freed tensors back to the system.
-
-    It raises the size from which it does so with every large tensor that is freed, and activations
-    then leave holes: a sixth of the peak of a process that predicts one picture.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)

@@ -4,6 +4,7 @@ import torch
 
 from ...engines import ENGINE_REGISTRY, Engine
 from ...kernels import Kernels, why_no_kernels
+from ..memory import return_freed_memory
 from .convert import to_sparse
 
 __all__ = ["SparseEngine"]
@@ -34,6 +35,7 @@ class SparseEngine(Engine):
         return None
 
     def build(self, packed, device):
+        return_freed_memory()
         model = packed.skeleton()
         to_sparse(model, packed)
         weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
