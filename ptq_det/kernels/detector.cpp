@@ -130,16 +130,16 @@ void ptq_pixels(const PtqMap* in, int16_t* pixels, int32_t threads) {
 }
 
 // ROIAlign of boxes (n, 5: picture and corners), each of a level of its own. Box i becomes picture i
-// of `out`, of bins x bins; or, where `flat`, column i of a picture one pixel high, whose channels
+// of `out`, of bins x bins; or, where `flat`, pixel i of a single picture, whose channels
 // are (channel, bin, bin). Bilinear weights are separable: a box is averaged along x for each row
 // that it touches, then along y.
 void ptq_roi_align(const PtqLevel* levels, const int32_t* level_of, const float* boxes,
                    int32_t count, int32_t samples, int32_t aligned, int32_t bins,
                    const PtqMap* out, int32_t flat, int32_t threads) {
-  constexpr int N = SPAN / WIDE, BOXES = 16;  // boxes whose columns are written together
+  constexpr int N = SPAN / WIDE;
   const PtqMap& m = *out;
   int channels = flat ? m.channels / (bins * bins) : m.channels, area = bins * bins;
-  int together = flat ? BOXES : 1;
+  int together = flat ? m.width : 1;  // boxes that are written together: a row of pixels
   int64_t plane = plane_of(m);
   Float low = (float)m.low - Float{}, high = (float)m.high - Float{};
   std::memset(m.data, 0, m.channels * plane_of(m) * sizeof *m.data);
@@ -204,7 +204,7 @@ void ptq_roi_align(const PtqLevel* levels, const int32_t* level_of, const float*
       for (int k = 0; k < std::min(SPAN, channels - c); k++) {
         const int16_t* from = &codes[(size_t)k * area * together];
         if (flat) {
-          int16_t* to = channel(m, (int64_t)(c + k) * area) + lead_of(m) + first;
+          int16_t* to = channel(m, (int64_t)(c + k) * area) + lead_of(m) + job * row_of(m);
           for (int bin = 0; bin < area; bin++, from += together, to += plane) {
             std::copy_n(from, last - first, to);
           }

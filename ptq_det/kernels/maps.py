@@ -1,5 +1,7 @@
 """Activations as planes of int16 codes, and the memory that they are in."""
 
+import math
+
 import numpy as np
 
 from .library import CLevel, CMap, Kernels
@@ -17,13 +19,14 @@ class Map:
         low, high: least and largest code.
         memory: int16 ``(channels, plane)``, aligned; what is in a map that was just made is
             arbitrary.
+        boxes: how many are in it, where they were pooled into it.
     """
 
     def __init__(self, shape: tuple[int, int, int, int], low: int, high: int, maps: "Maps"):
         self.shape, self.low, self.high = tuple(shape), low, high
         images, channels, height, width = shape
         self.c = CMap(None, channels, images, height, width, low, high)
-        self._maps = maps
+        self.boxes, self._maps = 0, maps
         plane = Kernels.here().plane(self.c)
         self._flat = maps.take(channels * plane)
         self._by_pixel: np.ndarray | None = None
@@ -34,8 +37,8 @@ class Map:
 
     def free(self) -> None:
         """Give its memory back to where it came from; the map is not to be used again."""
-        self._give_back()
         self._by_pixel = None
+        self._give_back()
 
     def _give_back(self) -> None:
         if self._flat is not None:
@@ -104,9 +107,11 @@ class Map:
         if self._by_pixel is None:
             images, channels, height, width = self.shape
             shape = (images, height, width, -(-channels // _SPAN) * _SPAN)
-            self._by_pixel = np.empty(shape, np.int16)
+            memory = self._maps.take(math.prod(shape))
+            self._by_pixel = memory[: math.prod(shape)].reshape(shape)
             Kernels.here().pixels(self.c, self._by_pixel.ctypes.data, threads)
             self._give_back()
+            self._flat = memory
         return self._by_pixel
 
 
@@ -129,8 +134,8 @@ def roi_align(
         level_of: int32 ``(n,)``: a box's level.
         boxes: float32 ``(n, 5)``: picture, and corners in the picture's pixels.
         samples, aligned: as torchvision's ``sampling_ratio`` and ``aligned``.
-        out: a box becomes a picture of it; where ``flat``, a column of a picture one pixel high,
-            whose channels are ``(C, bins, bins)``.
+        out: a box becomes a picture of it; where ``flat``, a pixel of its only picture, whose
+            channels are ``(C, bins, bins)``.
     """
     parts = [level.by_pixel(threads) for level in levels]
     c_levels = (CLevel * len(levels))(

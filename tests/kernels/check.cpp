@@ -136,7 +136,7 @@ static void detector() {
     for (int k = 0; k < 4; k++) boxes.push_back(number(-200, 900) / 4.f);
   }
   for (int flat = 0; flat < 2; flat++) {
-    Owned out(flat ? 1 : 20, m.channels * (flat ? 49 : 1), flat ? 1 : 7, flat ? 20 : 7, 0, 511);
+    Owned out(flat ? 1 : 20, m.channels * (flat ? 49 : 1), flat ? 3 : 7, 7, 0, 511);
     for (int aligned = 0; aligned < 2; aligned++) {
       ptq_roi_align(&level, levels.data(), boxes.data(), 20, number(0, 2), aligned, 7, &out.map,
                     flat, 2);

@@ -117,11 +117,10 @@ def _openvino(file: str) -> Callable:
     return predict
 
 
-# What boxes are computed with; NNCF left to itself quantizes that too, and no mask comes out.
-_OF_BOXES = [
-    *("Clamp", "Concat", "Divide", "Exp", "Gather", "Log", "Maximum", "Minimum", "Multiply"),
-    *("Power", "ROIAlign", "Sqrt", "Subtract"),
-]
+# What NNCF is to quantize; left to itself it takes what boxes are sorted by too, and no mask comes
+# out.
+_LAYERS = {"Convolution", "ConvolutionBackpropData", "MatMul"}
+_ENDS = {"Constant", "Parameter", "Result"}
 _OUTPUTS = {"boxes", "scores", "classes", "masks", "heatmaps"}
 
 
@@ -131,7 +130,8 @@ def _quantized_by_nncf(file: str, pictures: list[np.ndarray], target: str) -> st
 
     model = openvino.Core().read_model(file)
     dataset = nncf.Dataset(pictures, lambda picture: {"picture": picture})
-    scope = nncf.IgnoredScope(types=_OF_BOXES, validate=False)
+    others = {op.get_type_name() for op in model.get_ops()} - _LAYERS - _ENDS
+    scope = nncf.IgnoredScope(types=sorted(others), validate=False)
     quantized = nncf.quantize(model, dataset, subset_size=len(pictures), ignored_scope=scope)
     openvino.save_model(quantized, target)
     return target

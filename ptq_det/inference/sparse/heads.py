@@ -1,5 +1,6 @@
 """What a detector's heads need beside layers on kernels."""
 
+import numpy as np
 import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import (
@@ -25,6 +26,9 @@ __all__ = [
     "SparseRetinaNetHead",
     "SparseSequence",
 ]
+
+
+_WIDTH = 31
 
 
 class SparseSequence(nn.Module):
@@ -86,7 +90,8 @@ class SparsePooler(nn.Module):
     Args:
         pooler: Detectron2's.
         features: what the features stand for.
-        flat: give ``(1, C · height · width, 1, boxes)``, as a linear layer takes it.
+        flat: give boxes as pixels of one picture with ``C · height · width`` channels, as a linear
+            layer takes them.
         maps: memory for outputs.
 
     Raises:
@@ -107,7 +112,7 @@ class SparsePooler(nn.Module):
         bins, channels = self.pooler.output_size[0], x[0].shape[1]
         shape = (len(boxes), channels, bins, bins)
         if self._flat:
-            shape = (1, channels * bins * bins, 1, len(boxes))
+            shape = (1, channels * bins * bins, *_picture_of(len(boxes)))
         out = Map(shape, self._features.low, self._features.high, self._maps)
         aligns = self.pooler.level_poolers
         roi_align(
@@ -122,6 +127,7 @@ class SparsePooler(nn.Module):
             self._flat,
             torch.get_num_threads(),
         )
+        out.boxes = len(boxes)
         return out
 
     def _levels(self, box_lists: list[Boxes]) -> Tensor:
@@ -157,13 +163,21 @@ class SparseBoxHead(nn.Module):
 
     def forward(self, x: Map) -> Tensor:
         """Codes to float32 ``(boxes, F)``."""
+        count = x.boxes
         if self.convs is not None:
             x = self.convs(x)
-            flat = x.codes().reshape(x.shape[0], -1).T
-            columns = Map((1, flat.shape[0], 1, flat.shape[1]), x.low, x.high, self._maps)
+            flat = x.codes().reshape(count, -1).T
+            height, width = _picture_of(count)
+            flat = np.pad(flat, ((0, 0), (0, height * width - count)))
+            pixels = Map((1, len(flat), height, width), x.low, x.high, self._maps)
             x.free()
-            x = columns.set(flat[None, :, None])
-        return self.linear(x)[0, :, 0].T.contiguous()
+            x = pixels.set(flat.reshape(1, -1, height, width))
+        return self.linear(x)[0].flatten(1)[:, :count].T.contiguous()
+
+
+def _picture_of(count: int) -> tuple[int, int]:
+    """Height and width of a picture with a pixel for each box; a wide one has wide margins."""
+    return max(-(-count // _WIDTH), 1), _WIDTH
 
 
 class MaskLogits(nn.Module):
