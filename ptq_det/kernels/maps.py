@@ -184,6 +184,13 @@ class Maps:
         """Take memory back."""
         self._free.append(memory)
 
+    def halve(self) -> None:
+        """Give the system the largest back, up to half of all that is free."""
+        self._free.sort(key=len)
+        most = self.bytes / 2
+        while self._free and self.bytes - self._free[-1].nbytes >= most:
+            self._free.pop()
+
     @property
     def bytes(self) -> int:
         """Of all that is free now."""

@@ -119,3 +119,12 @@ def test_memory_is_used_again_and_does_not_grow():
             other.free()
     largest = Map((1, 4, 10, 50), 0, 511, Maps()).memory.nbytes
     assert 2 * largest <= maps.bytes <= 3 * largest
+
+
+def test_half_of_what_is_free_may_be_given_back():
+    maps = Maps()
+    for each in [maps.take(1000 * count) for count in (1, 2, 3, 2)]:
+        maps.give(each)
+    maps.halve()
+    assert maps.bytes == 2 * 5000
+    Maps().halve()

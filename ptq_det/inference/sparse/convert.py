@@ -251,7 +251,14 @@ class _Converter:
             )
             self._keypoint_head(heads.keypoint_head)
         # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
-        heads.register_forward_hook(_free_features)
+        heads.register_forward_hook(self._free_features)
+
+    def _free_features(self, module, args, output) -> None:
+        """A hook behind the heads, which are the last to take features."""
+        for feature in args[1].values():
+            feature.free()
+        args[1].clear()
+        self._maps.halve()
 
     def _box_head(self, head: nn.Module) -> SparseBoxHead:
         _expect(head, FastRCNNConvFCHead)
@@ -339,13 +346,6 @@ def _replace_layers(head: nn.Module, layers: nn.Module) -> None:
         delattr(head, name)
     head.on_kernels = layers
     head.layers = layers.forward
-
-
-def _free_features(module, args, output) -> None:
-    """A hook behind the heads, which are the last to take features."""
-    for feature in args[1].values():
-        feature.free()
-    args[1].clear()
 
 
 def _expect(module: nn.Module, kind: type) -> nn.Module:

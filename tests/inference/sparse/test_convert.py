@@ -129,12 +129,12 @@ def test_memory_does_not_grow(file):
     maps = model.backbone.lateral[0]._maps
     sizes = [(96, 80), (130, 61), (64, 200), (96, 80)]
     held = []
-    for _ in range(3):
+    for _ in range(6):
         for height, width in sizes:
             picture = torch.randint(0, 256, (3, height, width))
             model([{"image": picture, "height": height, "width": width}])
         held.append(maps.bytes)
-    assert held[0] and held[2] <= held[1]
+    assert held[0] and max(held[3:]) <= max(held[:3])
 
 
 def test_several_pictures_in_a_call(file):
