@@ -63,10 +63,11 @@ struct List {
   std::vector<uint16_t> plus, minus;
 };
 
-// Some rows, filled up by the row of zeros.
+// Where some rows begin in a tile, in bytes; filled up by the row of zeros.
 std::vector<uint16_t> part(const std::vector<uint16_t>& rows, size_t first, size_t count) {
   std::vector<uint16_t> found(rows.begin() + first, rows.begin() + first + count);
   found.resize(round_up(count, UNROLLED), ROWS);
+  for (auto& row : found) row *= TILE * sizeof(int16_t);
   return found;
 }
 
@@ -225,20 +226,23 @@ class Filler {
 void add_lists(const PtqLayer& layer, Start start, uint32_t end, const int16_t* tile, int32_t* sums) {
   constexpr int N = TILE / LANES;
   const uint16_t* row = layer.rows.data() + start.row;
-  for (const Item *item = layer.items.data() + start.item, *last = layer.items.data() + end; item < last;
-       item++) {
+  const Item *item = layer.items.data() + start.item, *last = layer.items.data() + end;
+  for (; item < last; item++) {
     Word a[N] = {};
-    for (const uint16_t* stop = row + item->plus; row < stop; row += UNROLLED) {
-      for (int i = 0; i < UNROLLED; i++) {
-        const Word* from = (const Word*)(tile + (size_t)row[i] * TILE);
-        for (int v = 0; v < N; v++) a[v] += from[v];
+    // Loads are what this waits for: UNROLLED places come by one of them.
+    auto add = [&](auto change) {
+      uint64_t places = load<uint64_t>(row);
+      for (int i = 0; i < UNROLLED; i++, places >>= 16) {
+        const Word* from = (const Word*)((const char*)tile + (places & 0xffff));
+        for (int v = 0; v < N; v++) change(a[v], from[v]);
       }
+      row += UNROLLED;
+    };
+    for (const uint16_t* stop = row + item->plus; row < stop;) {
+      add([](Word& sum, Word codes) { sum += codes; });
     }
-    for (const uint16_t* stop = row + item->minus; row < stop; row += UNROLLED) {
-      for (int i = 0; i < UNROLLED; i++) {
-        const Word* from = (const Word*)(tile + (size_t)row[i] * TILE);
-        for (int v = 0; v < N; v++) a[v] -= from[v];
-      }
+    for (const uint16_t* stop = row + item->minus; row < stop;) {
+      add([](Word& sum, Word codes) { sum -= codes; });
     }
     Int* sum = (Int*)(sums + (size_t)item->filter * TILE);
     for (int v = 0; v < N; v++) {

@@ -47,13 +47,19 @@ extern "C" {
 // float32 (images, channels, height, width) to codes: x * scale to the nearest.
 void ptq_from_floats(const float* x, const PtqMap* out, float scale, int32_t threads) {
   const PtqMap& m = *out;
+  Float low = (float)m.low - Float{}, high = (float)m.high - Float{}, factor = scale - Float{};
   std::memset(m.data, 0, m.channels * plane_of(m) * sizeof *m.data);
   ptq::in_parallel(m.channels * m.images, threads, [&](int i) {
     int c = i % m.channels, n = i / m.channels;
     const float* from = x + (int64_t)i * m.height * m.width;
     int16_t* to = channel(m, c) + lead_of(m) + n * image_of(m);
     for (int y = 0; y < m.height; y++, to += row_of(m), from += m.width) {
-      for (int j = 0; j < m.width; j++) {
+      int j = 0;
+      for (; j + WIDE <= m.width; j += WIDE) {
+        Int codes = to_codes(load<Float>(from + j) * factor, low, high);
+        store(to + j, __builtin_convertvector(codes, Half));
+      }
+      for (; j < m.width; j++) {
         float value = std::min(std::max(from[j] * scale, (float)m.low), (float)m.high);
         to[j] = (int16_t)std::lrintf(value);
       }
@@ -70,21 +76,28 @@ void ptq_max_pool(const PtqMap* in, const PtqMap* out, int32_t window, int32_t s
     for (int n = 0; n < b.images; n++) {
       const int16_t* from = channel(a, c) + lead_of(a) + n * image_of(a);
       int16_t* to = channel(b, c) + lead_of(b) + n * image_of(b);
-      std::vector<int16_t> row(a.width);
+      // Zeros on both sides: as many as a window needs, and a register's for what is read ahead.
+      std::vector<int16_t> row(a.width + padding + window + 2 * LANES);
       for (int y = 0; y < b.height; y++, to += row_of(b)) {
         int top = std::max(y * stride - padding, 0);
         int end = std::min(y * stride - padding + window, a.height);
-        std::copy_n(from + top * row_of(a), a.width, row.begin());
+        int16_t* most = row.data() + padding;
+        std::copy_n(from + top * row_of(a), a.width, most);
         for (int i = top + 1; i < end; i++) {
           const int16_t* other = from + i * row_of(a);
-          for (int x = 0; x < a.width; x++) row[x] = std::max(row[x], other[x]);
+          for (int x = 0; x < a.width; x++) most[x] = std::max(most[x], other[x]);
         }
-        for (int x = 0; x < b.width; x++) {
-          int left = std::max(x * stride - padding, 0);
-          int right = std::min(x * stride - padding + window, a.width);
-          int16_t most = row[left];
-          for (int i = left + 1; i < right; i++) most = std::max(most, row[i]);
-          to[x] = most;
+        int x = 0;
+        for (; stride == 2 && x + LANES <= b.width; x += LANES) {
+          Short best = every_second(row.data() + 2 * x);
+          for (int i = 1; i < window; i++) {
+            Short other = every_second(row.data() + 2 * x + i);
+            best = best > other ? best : other;
+          }
+          store(to + x, best);
+        }
+        for (; x < b.width; x++) {
+          to[x] = *std::max_element(&row[x * stride], &row[x * stride] + window);
         }
       }
     }
