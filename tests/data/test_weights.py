@@ -30,7 +30,7 @@ def test_it_finds_a_circle():
     rows, columns = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
     inside = (rows - 64) ** 2 + (columns - 64) ** 2 < 28**2
     picture = torch.where(inside, 210, 60).float().expand(3, 128, 128).contiguous()
-    for engine in ("float", "int8"):
+    for engine in ("float", "int8", *(["sparse"] if why_no_kernels() is None else [])):
         model = load_packed(PACKED, "cpu", engine)
         (found,) = model([{"image": picture, "height": 128, "width": 128}])
         found = found["instances"]
