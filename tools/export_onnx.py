@@ -18,7 +18,6 @@ import warnings
 
 from ptq_det.commands.mistakes import told_in_one_line
 from ptq_det.errors import InputError
-from ptq_det.export import export_onnx
 
 
 def main():
@@ -45,9 +44,15 @@ def main():
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     with told_in_one_line():
-        missing = [n for n in ("onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
+        needed = ("onnx", "onnxruntime", "torch", "detectron2")
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
         if missing:
-            raise InputError(f"{' and '.join(missing)} is not installed: pip install -e '.[onnx]'")
+            raise InputError(
+                f"{' and '.join(missing)} not installed: pip install -e '.[onnx]', and Detectron2 "
+                "as the README has it"
+            )
+        from ptq_det.export import export_onnx
+
         size = _size(args.size)
         export_onnx(args.packed, args.output, args.int8, size, args.vnni, args.weightless)
     print(f"{args.output}: {os.path.getsize(args.output)} bytes, compared with {args.packed}")
@@ -57,7 +62,9 @@ def main():
 def _size(words):
     if words == ["dynamic"]:
         return None
-    if len(words) != 2 or not all(word.isdigit() and int(word) > 0 for word in words):
+    if len(words) != 2 or not all(
+        word.isascii() and word.isdigit() and int(word) > 0 for word in words
+    ):
         raise InputError(f"--size {' '.join(words)}; give height and width in pixels, or dynamic")
     return int(words[0]), int(words[1])
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -15,16 +16,32 @@ from .operators import OPERATORS
 from .weights import Wanted, initializers
 from .wire import WireError, fields, with_initializers
 
-__all__ = ["FORMAT", "GraphError", "decode", "digest_of", "fill", "metadata_of", "read_graph"]
+__all__ = [
+    "FORMAT",
+    "GraphError",
+    "decode",
+    "digest_of",
+    "fill",
+    "metadata_of",
+    "read_graph",
+    "require_another",
+]
 
 FORMAT = "1"  # of the metadata
 _LARGEST = 4 << 20  # bytes of a graph without weights
+_REPEATED = 2  # arrays of a kind that a layer gives at most
 # Numbers of the fields that are looked at, in onnx.proto3.
 _GRAPH, _OPSET, _METADATA, _TRAINING, _FUNCTIONS = 7, 8, 14, 20, 25  # of a model
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # of a graph
 _OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # of a node
-_TENSOR, _INNER, _TENSORS, _INNERS = 5, 6, 10, 11  # of an attribute
+_TENSOR, _INNER, _INNERS = 5, 6, 11  # of an attribute
 _EXTERNAL, _LOCATION = 13, 14  # of a tensor
+# And of all that the export writes: what is not known could be understood by another reader.
+_OF_MODEL = {1, 2, 3, 4, 5, 6, _GRAPH, _OPSET, _METADATA}
+_OF_GRAPH = {_NODE, 2, _INITIALIZER, 10, 11, 12, 13}
+_OF_NODE = {1, 2, 3, _OPERATOR, _ATTRIBUTE, 6, _DOMAIN}
+_OF_ATTRIBUTE = {1, 2, 3, 4, _TENSOR, 7, 8, 9, 13, 20}
+_OF_TENSOR = {1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, _LOCATION}
 
 
 class GraphError(InputError):
@@ -52,6 +69,7 @@ def decode(
         FileNotFoundError: a file is not there.
         PackedFileError, GraphError: a file cannot be used, or the graph is of another file.
     """
+    require_another(output, packed, graph)
     data, metadata = read_graph(graph)
     if metadata.get("packed_file") != digest_of(packed):
         raise GraphError(
@@ -60,6 +78,13 @@ def decode(
     model = fill(data, metadata, packed, told)
     with replacing(output) as scratch, open(scratch, "wb") as file:
         file.write(model)
+
+
+def require_another(output: str | os.PathLike, *inputs: str | os.PathLike) -> None:
+    """Raise :class:`InputError` where a file would be written over one that it is made of."""
+    for each in inputs:
+        if os.path.exists(output) and os.path.exists(each) and os.path.samefile(output, each):
+            raise InputError(f"{os.fspath(output)} is what it is made of; name another output")
 
 
 def fill(
@@ -71,8 +96,15 @@ def fill(
     """A model with the weights of a packed file; errors as :func:`decode` has them."""
     try:
         wanted = [Wanted.from_json(each) for each in json.loads(metadata["weights"])]
+        repeated = Counter((each.layer, each.part) for each in wanted)
+        if max(repeated.values(), default=0) > _REPEATED or len(wanted) > len(
+            {each.name for each in wanted}
+        ):
+            raise ValueError("the same ones again and again")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise GraphError(packed, f"the graph does not tell its weights ({error})") from error
+        raise GraphError(
+            packed, f"the graph beside it does not tell its weights ({error})"
+        ) from error
     container = Container.read(packed)
     try:
         arrays = initializers(wanted, _layers(container, os.fspath(packed)), told)
@@ -152,6 +184,7 @@ def metadata_of(data: bytes) -> dict[str, str]:
             domain = dict(fields(_message(value))).get(1, b"")
             if domain not in (b"", b"ai.onnx"):
                 raise WireError(f"operators of the domain {_message(domain)[:40]!r}")
+        _require_known(number, _OF_MODEL, "model")
     return metadata
 
 
@@ -163,6 +196,7 @@ def _check_graph(graph: bytes) -> None:
             _check_tensor(_message(value))
         elif number == _NODE:
             _check_node(_message(value))
+        _require_known(number, _OF_GRAPH, "graph")
 
 
 def _check_node(node: bytes) -> None:
@@ -175,14 +209,22 @@ def _check_node(node: bytes) -> None:
             for kind, inner in fields(_message(value)):
                 if kind in (_INNER, _INNERS):
                     raise WireError("a graph within the graph")
-                if kind in (_TENSOR, _TENSORS):
+                if kind == _TENSOR:
                     _check_tensor(_message(inner))
+                _require_known(kind, _OF_ATTRIBUTE, "attribute")
+        _require_known(number, _OF_NODE, "node")
 
 
 def _check_tensor(tensor: bytes) -> None:
     for number, value in fields(tensor):
         if number == _EXTERNAL or (number == _LOCATION and value != 0):
             raise WireError("weights in other files")
+        _require_known(number, _OF_TENSOR, "tensor")
+
+
+def _require_known(number: int, known: set[int], what: str) -> None:
+    if number not in known:
+        raise WireError(f"a field {number} of a {what}")
 
 
 def _message(value: int | bytes) -> bytes:

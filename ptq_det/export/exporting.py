@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..inference.calibration import take_any_score
 from ..packing.packed_model import PackedModel
-from .decode import fill, metadata_of, read_graph
+from .decode import fill, metadata_of, read_graph, require_another
 from .model import build_graph
 
 __all__ = ["export_onnx"]
@@ -54,6 +54,7 @@ def export_onnx(
             the exported model disagrees; nothing is written then.
     """
     path = os.fspath(packed)
+    require_another(output, path)
     model = PackedModel.read(path)
     options = dict(int8=int8, size=size, wide=vnni)
     graph = build_graph(model, **options)

@@ -146,6 +146,8 @@ class OnnxPredictor:
 
     def __call__(self, picture: Image.Image) -> Prediction:
         """What is found in a picture, which EXIF may turn."""
+        if picture.mode in ("F", "I") or picture.mode.startswith("I;"):
+            raise ValueError("more than 8 bits a colour; save it with 8")
         picture = ImageOps.exif_transpose(picture).convert("RGB")
         width, height = picture.size
         scaled = np.asarray(picture.resize(self._scaled(width, height), Image.Resampling.BILINEAR))
@@ -217,9 +219,19 @@ def decoded(
         )
     home = os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(cache or Path(home) / "ptq_det")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}, where decoded models are kept, cannot be made ({error}); set "
+            "XDG_CACHE_HOME to a folder that can"
+        ) from error
     target = folder / f"{digest_of(model)[:16]}-{digest_of(graph)[:16]}.onnx"
-    if not target.is_file():
+    digest = target.with_suffix(".sha256")
+    whole = target.is_file() and digest.is_file() and digest.read_text() == digest_of(target)
+    if not whole:  # or was cut or changed since
         with replacing(target) as scratch:
             decode(model, graph, scratch, told)
+        with replacing(digest) as scratch:
+            scratch.write_text(digest_of(target))
     return target

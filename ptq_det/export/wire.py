@@ -24,12 +24,14 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Number and value of each field of a message: integers, or bytes of whatever is inside.
 
     Raises:
-        WireError: the message ends too early, or has groups.
+        WireError: the message ends too early, has groups, or a key beyond 32 bits.
     """
     message, place = memoryview(message), 0
     while place < len(message):
         key, place = _read_varint(message, place)
         number, kind = key >> 3, key & 7
+        if not 0 < number < 1 << 29:  # other readers cut such a key to 32 bits
+            raise WireError(f"a field of the number {number}")
         if kind == _VARINT:
             value, place = _read_varint(message, place)
         else:

@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 
 from ptq_det import load_packed, packed_config
 from ptq_det.data.weights import WEIGHTS_FOLDER
+from ptq_det.kernels import why_no_kernels
 from ptq_det.packing.container import VERSION, Container
 from ptq_det.packing.packed_model import PackedModel
 

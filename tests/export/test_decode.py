@@ -1,12 +1,15 @@
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ptq_det.errors import InputError
 from ptq_det.export import GraphError, decode
 from ptq_det.export.decode import read_graph
 from ptq_det.export.exporting import export_onnx
@@ -114,6 +117,35 @@ def test_a_graph_that_does_more_than_the_export_s_is_refused(message, graph):
     graph.write_bytes(model.SerializeToString())
     with pytest.raises(GraphError, match=message):
         read_graph(graph)
+
+
+def test_fields_that_the_export_never_writes_are_refused(graph):
+    model = graph.read_bytes()
+    graph.write_bytes(model + b"\xfa\x01\x01x")  # field 31
+    with pytest.raises(GraphError, match="a field 31 of a model"):
+        read_graph(graph)
+
+
+def test_an_output_that_is_an_input_is_refused(graph, file):
+    for output in (file, graph):
+        before = Path(output).read_bytes()
+        with pytest.raises(InputError, match="what it is made of"):
+            decode(file, graph, output)
+        assert Path(output).read_bytes() == before
+    with pytest.raises(InputError, match="what it is made of"):
+        export_onnx(file, file)
+
+
+def test_the_same_weights_are_not_given_again_and_again(graph, file, tmp_path):
+    model = onnx.load(str(graph))
+    entry = next(x for x in model.metadata_props if x.key == "weights")
+    wanted = json.loads(entry.value)
+    for change in ([f"x{i}", *wanted[0][1:]] for i in range(3)):
+        wanted.append(change)
+    entry.value = json.dumps(wanted)
+    graph.write_bytes(model.SerializeToString())
+    with pytest.raises(GraphError, match="again and again"):
+        decode(file, graph, tmp_path / "out.onnx")
 
 
 @pytest.mark.parametrize("weights", ["[", "{}", "[3]", '[["n","codes","none",1.0,false,0]]'])

@@ -147,6 +147,26 @@ def test_a_packed_file_is_decoded_once(file, graph, tmp_path, monkeypatch):
         decoded(tmp_path / "none")
 
 
+def test_a_cached_model_that_was_cut_or_changed_is_decoded_again(file, graph, tmp_path):
+    first = decoded(file, cache=tmp_path / "cache")
+    whole = first.read_bytes()
+    for content in (whole[:1000], b"", whole + b"x"):
+        first.write_bytes(content)
+        assert decoded(file, cache=tmp_path / "cache").read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_made_is_told(file, graph, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        decoded(file, cache=tmp_path / "taken" / "cache")
+
+
+def test_pictures_of_more_than_8_bits_are_refused(float_model):
+    for mode in ("I;16", "I", "F"):
+        with pytest.raises(ValueError, match="save it with 8"):
+            OnnxPredictor(float_model)(Image.new(mode, (50, 40)))
+
+
 def test_the_users_cache_folder_is_the_default(file, graph, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     assert decoded(file, graph).parent == tmp_path / "home/ptq_det"

@@ -20,7 +20,10 @@ def test_fields_by_hand():
 
 
 @pytest.mark.parametrize(
-    "message", [b"\x08", b"\x08\x96", b"\x12\x07test", b"\x0b", b"\x08" + b"\xff" * 12, b"\x09abc"]
+    "message",
+    [b"\x08", b"\x08\x96", b"\x12\x07test", b"\x0b", b"\x08" + b"\xff" * 12, b"\x09abc"]
+    # The key of field 5, which other readers cut to 32 bits, with one bit more; and field 0.
+    + [b"\xaa\x80\x80\x80\x10\x00", b"\x02\x00"],
 )
 def test_what_is_no_message_is_said(message):
     with pytest.raises(WireError):

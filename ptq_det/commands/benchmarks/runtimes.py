@@ -13,7 +13,6 @@ from detectron2.structures.keypoints import heatmaps_to_keypoints
 from torch import nn
 
 from ...errors import InputError
-from ...export import export_onnx
 
 __all__ = ["Runtime", "runtimes"]
 
@@ -70,6 +69,8 @@ def runtimes(
     for name, int8 in (("float", False), ("int8", True)):
         files[name] = str(folder / f"{name}.onnx")
         try:
+            from ...export import export_onnx  # which needs the extra onnx
+
             export_onnx(packed, files[name], int8)
         except (ImportError, InputError) as error:
             left_out[f"onnx {name}"] = str(error)

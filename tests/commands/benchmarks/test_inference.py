@@ -5,6 +5,7 @@ from detectron2.modeling import build_model
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.benchmarks import benchmark_inference
 from ptq_det.errors import InputError
+from ptq_det.kernels import why_no_kernels
 
 
 def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
