@@ -53,6 +53,8 @@ def main():
             )
         from ptq_det.export import export_onnx
 
+        if args.vnni and not args.int8:
+            raise InputError("--vnni is about integers; give --int8 too")
         size = _size(args.size)
         export_onnx(args.packed, args.output, args.int8, size, args.vnni, args.weightless)
     print(f"{args.output}: {os.path.getsize(args.output)} bytes, compared with {args.packed}")

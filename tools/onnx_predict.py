@@ -48,8 +48,8 @@ def main():
     with told_in_one_line():
         model = decoded(args.model, args.graph)
         for name, value in (("--threads", args.threads), ("--min-size", args.min_size)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}; give a number above 0")
+            if value is not None and not 0 < value <= 10_000:
+                raise InputError(f"{name} {value}; give a number from 1 to 10000")
         predictor = OnnxPredictor(model, args.threads, min_size=args.min_size)
         (evaluate if args.annotations else predict)(predictor, args)
 
@@ -69,19 +69,24 @@ def evaluate(predictor, args):
 
 def predict(predictor, args):
     paths = find_pictures(args.pictures)
+    if args.output and any(each.resolve().parent == Path(args.output).resolve() for each in paths):
+        raise InputError(f"--output {args.output} is where pictures are; name another folder")
     results, failed = [], 0
     if args.output:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(shown(paths, "Predicting", len(paths))):
         try:
             with Image.open(path) as picture:
-                found = predictor(picture).above(args.threshold)
+                everything = predictor(picture)
+                found = everything.above(args.threshold)
                 drawn = draw(picture, found, predictor.name_of) if args.output else None
+        except InputError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             print(f"\n{path}: it cannot be read ({error})", file=sys.stderr)
             failed += 1
             continue
-        results += described(found, path, predictor.name_of)
+        results += described(everything, path, predictor.name_of)
         if drawn is not None:
             drawn.save(Path(args.output) / f"{number:05d}_{path.stem}.jpg", quality=90)
         else:

@@ -40,7 +40,9 @@ def find_pictures(places: Iterable[str]) -> list[Path]:
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            found += sorted(path for path in place.iterdir() if path.suffix.lower() in _ENDS)
+            found += sorted(
+                path for path in place.iterdir() if path.suffix.lower() in _ENDS and path.is_file()
+            )
         elif place.is_file():
             found.append(place)
         else:
@@ -94,6 +96,11 @@ def read_annotations(path: str | os.PathLike, classes: list[str]) -> tuple[list[
             content = json.load(file)
         categories = {entry["name"]: entry["id"] for entry in content["categories"]}
         pictures = [{key: entry[key] for key in ("id", "file_name")} for entry in content["images"]]
+        if not pictures or not content["annotations"]:
+            raise ValueError("no pictures, or nothing annotated")
+        places = [(entry["image_id"], entry["category_id"]) for entry in content["annotations"]]
+        if not all(type(entry["file_name"]) is str for entry in pictures) or not places:
+            raise ValueError("names of files that are no text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{os.fspath(path)}: no annotations in COCO's format ({error})") from error
     if not classes:
@@ -107,10 +114,21 @@ def read_annotations(path: str | os.PathLike, classes: list[str]) -> tuple[list[
 def results_of(
     predictor: OnnxPredictor, pictures: list[dict], folder: str, categories: list[int]
 ) -> Iterator[list[dict]]:
-    """Results in COCO's format, a list a picture."""
+    """Results in COCO's format, a list a picture.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
     for entry in pictures:
-        with Image.open(os.path.join(folder, entry["file_name"])) as picture:
-            yield list(predictor(picture).to_coco(entry["id"], categories))
+        path = os.path.join(folder, entry["file_name"])
+        try:
+            with Image.open(path) as picture:
+                found = predictor(picture)
+        except InputError:
+            raise
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path}: it cannot be read ({error})") from error
+        yield list(found.to_coco(entry["id"], categories))
 
 
 def described(

@@ -21,6 +21,8 @@ __all__ = ["OnnxPredictor", "Prediction", "decoded", "give_back_memory", "graph_
 
 _MMAP_THRESHOLD = -3  # of glibc's mallopt
 
+_LONGEST = 1 << 16  # pixels of a side that a model may ask for
+
 
 @dataclass
 class Prediction:
@@ -134,11 +136,30 @@ class OnnxPredictor:
         if metadata.get("ptq_det") != FORMAT:
             raise InputError(f"{os.fspath(model)}: not exported by tools/export_onnx.py")
         self._names = [output.name for output in self._session.get_outputs()]
+        self._model = os.fspath(model)
+        try:
+            self._read(metadata, min_size)
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self._model}: its metadata make no sense ({error})") from error
+
+    def _read(self, metadata: dict[str, str], min_size: int | None) -> None:
         self._bgr = metadata["input_format"] == "BGR"
         self._shorter = min_size or int(metadata["min_size"])
         self._longer = max(int(metadata["max_size"]), self._shorter)
-        self._fixed = json.loads(metadata["size"])
-        self.classes = json.loads(metadata["classes"])
+        self._fixed, self.classes = json.loads(metadata["size"]), json.loads(metadata["classes"])
+        sizes = [self._shorter, *(self._fixed or [])]
+        if not all(type(size) is int and 0 < size <= _LONGEST for size in sizes):
+            raise ValueError(f"sizes {sizes}")
+        if self._fixed and len(self._fixed) != 2:
+            raise ValueError(f"{len(self._fixed)} sizes")
+        if not isinstance(self.classes, list) or not all(type(x) is str for x in self.classes):
+            raise ValueError("classes are no names")
+        if min_size and self._fixed:
+            raise InputError(
+                f"{self._model} takes pictures of {self._fixed} alone, at no other size"
+            )
 
     def name_of(self, label: int) -> str:
         """Of a class."""
@@ -157,7 +178,10 @@ class OnnxPredictor:
         if self._fixed:
             room = [(0, whole - side) for whole, side in zip(self._fixed, inside, strict=True)]
             scaled = np.pad(scaled, [*room, (0, 0)], mode="edge")
-        found = self._session.run(None, {"picture": np.ascontiguousarray(scaled)})
+        try:
+            found = self._session.run(None, {"picture": np.ascontiguousarray(scaled)})
+        except Exception as error:  # of the runtime, which has classes of its own for each
+            raise InputError(f"{self._model}: it does not run ({error})") from error
         return _placed(dict(zip(self._names, found, strict=True)), inside, height, width)
 
     def _scaled(self, width: int, height: int) -> tuple[int, int]:

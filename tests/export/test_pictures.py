@@ -93,3 +93,28 @@ def test_a_folder_is_evaluated(pictures, float_model):
     found = list(results_of(predictor, listed, str(pictures / "val"), ids))
     assert len(found) == 4
     assert {x["image_id"] for entries in found for x in entries} <= {x["id"] for x in listed}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("annotations"),
+        lambda content: content["annotations"].clear(),
+        lambda content: content["images"].clear(),
+        lambda content: content["annotations"].append({}),
+        lambda content: content["images"][0].update(file_name=7),
+    ],
+)
+def test_annotations_that_cannot_be_evaluated_are_refused(change, pictures, tmp_path):
+    content = json.loads((pictures / "annotations/val.json").read_text())
+    change(content)
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no annotations in COCO's format"):
+        read_annotations(tmp_path / "a.json", [])
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    entries = [{"id": 1, "file_name": "a.jpg"}]
+    with pytest.raises(InputError, match=r"a\.jpg: it cannot be read"):
+        list(results_of(None, entries, str(tmp_path), [1]))

@@ -1,6 +1,8 @@
 import os
+from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
@@ -183,3 +185,34 @@ def test_class_names_come_from_the_file(float_model):
     assert predictor.classes == list(MetadataCatalog.get("few_train").thing_classes)
     assert predictor.name_of(0) == predictor.classes[0] and predictor.name_of(99) == "99"
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("min_size", "x"),
+        ("min_size", "-5"),
+        ("size", "[1]"),
+        ("size", "7"),
+        ("classes", "7"),
+        ("classes", "{"),
+        ("input_format", None),
+    ],
+)
+def test_forged_metadata_are_refused(key, value, float_model, tmp_path):
+    model = onnx.load(str(float_model))
+    entry = next(x for x in model.metadata_props if x.key == key)
+    if value is None:
+        model.metadata_props.remove(entry)
+    else:
+        entry.value = value
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(InputError, match="metadata make no sense"):
+        OnnxPredictor(tmp_path / "m.onnx")
+
+
+def test_a_model_that_fails_as_it_runs_is_told(float_model, monkeypatch):
+    predictor = OnnxPredictor(float_model)
+    monkeypatch.setattr(predictor, "_session", SimpleNamespace(run=lambda *a: 1 / 0))
+    with pytest.raises(InputError, match="it does not run"):
+        predictor(Image.new("RGB", (50, 40)))

@@ -35,6 +35,8 @@ def test_export_decode_predict_and_evaluate(repo, cfg, pictures, tmp_path, monke
     model = tmp_path / "m.onnx"
     done = run(repo, predict, model, pictures / "val", "--annotations", annotations)
     assert done.returncode == 0 and "AP: " in done.stdout, done.stderr
+    done = run(repo, predict, model, tmp_path / "p", "--output", tmp_path / "p")
+    assert done.returncode == 2 and "where pictures are" in done.stderr
     (tmp_path / "p/broken.jpg").write_bytes(b"no picture")
     done = run(repo, predict, model, tmp_path / "p")
     assert done.returncode == 1 and "broken.jpg: it cannot be read" in done.stderr
@@ -46,6 +48,7 @@ MISTAKES = {
     "--threads 0; give": ["tools/onnx_predict.py", "setup.py", ".", "--threads", "0"],
     "none.safetensors": ["tools/export_onnx.py", "none.safetensors", "out.onnx"],
     "give height and width": ["tools/export_onnx.py", "x", "y", "--size", "3"],
+    "--vnni is about integers": ["tools/export_onnx.py", "x", "y", "--vnni"],
     "not in pixels": ["tools/export_onnx.py", "x", "y", "--size", "a", "b"],
 }
 
