@@ -11,6 +11,7 @@ PACKAGE = REPO / "ptq_det"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {  # what must stay importable without these
     "quantizers": {"detectron2"},
+    "kernels": {"detectron2", "torch"},
     "packing/__init__.py": {"detectron2", "torch"},
     "packing/codec.py": {"detectron2", "torch"},
     "packing/container.py": {"detectron2", "torch"},
