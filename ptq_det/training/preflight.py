@@ -72,16 +72,17 @@ def preflight(
         return True
 
     passes(TernarySettings.from_cfg, cfg)
-    passes(check_settings, cfg, training)
+    sound = passes(check_settings, cfg, training)
     passes(check_device, cfg)
-    passes(check_sizes, cfg, training)
+    sound &= passes(check_sizes, cfg, training)
     passes(check_augmentation, cfg)
     passes(check_proposals, cfg, training)
     passes(check_expected_results, cfg, training)
     if training:
         passes(check_batch, cfg, processes)
         passes(check_output, cfg)
-        passes(check_packed, cfg)
+        if sound:  # or it would be said twice
+            passes(check_packed, cfg)
         passes(check_crop, cfg)
     if not resume:
         passes(check_weights, cfg.MODEL.WEIGHTS)
