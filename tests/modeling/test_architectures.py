@@ -13,23 +13,25 @@ from detectron2.utils.events import EventStorage
 from ptq_det import add_ternary_config, load_packed, pack_model, ternarize
 from ptq_det.errors import EngineError
 from ptq_det.inference import build_packed, calibrate
+from ptq_det.kernels import why_no_kernels
 from ptq_det.packing.packed_model import PackedModel
 from tests.conftest import REPO
 
-# zoo's recipe, the row of the table that it stands for, whether it runs on integers
+BOTH = ("int8", "sparse")
+# zoo's recipe, the row of the table that it stands for, the engines on integers that run it
 RECIPES = [
-    ("COCO-Detection/faster_rcnn_R_50_FPN_1x", "Faster, Mask R-CNN with ResNet and FPN", True),
+    ("COCO-Detection/faster_rcnn_R_50_FPN_1x", "Faster, Mask R-CNN with ResNet and FPN", BOTH),
     ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",
-     "Faster, Mask R-CNN with ResNet and FPN", True),
-    ("COCO-Detection/retinanet_R_50_FPN_1x", "RetinaNet with ResNet and FPN", True),
-    ("Misc/cascade_mask_rcnn_R_50_FPN_1x", "Cascade, Keypoint R-CNN with FPN", False),
-    ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x", "Cascade, Keypoint R-CNN with FPN", False),
-    ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x", "R-CNN with C4 or DC5", False),
-    ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x", "R-CNN with C4 or DC5", False),
-    ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x", "Panoptic and semantic FPN", False),
-    ("Misc/semantic_R_50_FPN_1x", "Panoptic and semantic FPN", False),
-    ("COCO-Detection/rpn_R_50_FPN_1x", "RPN alone", False),
-    ("mobilenet_v2", "MobileNetV2 with FPN, as a backbone of ours", False),
+     "Faster, Mask R-CNN with ResNet and FPN", BOTH),
+    ("COCO-Detection/retinanet_R_50_FPN_1x", "RetinaNet with ResNet and FPN", BOTH),
+    ("Misc/cascade_mask_rcnn_R_50_FPN_1x", "Cascade, Keypoint R-CNN with FPN", ("sparse",)),
+    ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x", "Cascade, Keypoint R-CNN with FPN", ("sparse",)),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x", "R-CNN with C4 or DC5", ()),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x", "R-CNN with C4 or DC5", ()),
+    ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x", "Panoptic and semantic FPN", ()),
+    ("Misc/semantic_R_50_FPN_1x", "Panoptic and semantic FPN", ()),
+    ("COCO-Detection/rpn_R_50_FPN_1x", "RPN alone", ()),
+    ("mobilenet_v2", "MobileNetV2 with FPN, as a backbone of ours", ()),
 ]  # fmt: skip
 PICTURE = {"image": torch.randint(0, 256, (3, 96, 96)), "height": 96, "width": 96}
 
@@ -83,8 +85,8 @@ def flat(outputs) -> torch.Tensor:
     return torch.cat([x.flatten() for x in outputs.values()])
 
 
-@pytest.mark.parametrize(("name", "row", "on_integers"), RECIPES, ids=lambda x: str(x)[:48])
-def test_packs_loads_and_runs(name, row, on_integers, tmp_path):
+@pytest.mark.parametrize(("name", "row", "engines"), RECIPES, ids=lambda x: str(x)[:48])
+def test_packs_loads_and_runs(name, row, engines, tmp_path):
     cfg = narrow(name)
     model = build_model(cfg)
     assert ternarize(model, cfg).weights > 10_000
@@ -99,11 +101,12 @@ def test_packs_loads_and_runs(name, row, on_integers, tmp_path):
         assert len(loaded([PICTURE])) == 1
     packed = PackedModel.read(path)
     packed.ranges = calibrate(packed.build("cpu"), [[PICTURE]])
-    if on_integers:
-        assert len(build_packed(packed, "cpu", "int8")([PICTURE])) == 1
-    else:
-        with pytest.raises(EngineError, match="the engine int8 cannot run"):
-            build_packed(packed, "cpu", "int8")
+    for engine in BOTH if why_no_kernels() is None else BOTH[:1]:
+        if engine in engines:
+            assert len(build_packed(packed, "cpu", engine)([PICTURE])) == 1
+        else:
+            with pytest.raises(EngineError, match=f"the engine {engine} cannot run"):
+                build_packed(packed, "cpu", engine)
 
 
 def test_the_table_of_the_readme_says_so():
@@ -114,7 +117,13 @@ def test_the_table_of_the_readme_says_so():
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             rows[re.sub(r"\[|\]\(.*?\)", "", cells[0])] = cells[1:]
     classifiers = "torchvision's ResNet-18, ResNet-50, MobileNetV2"
-    assert rows.pop(classifiers) == ["no", "yes", "no"]  # tests/commands/test_classification.py
+    assert rows.pop(classifiers) == [
+        "no",
+        "yes",
+        "no",
+        "no",
+    ]  # tests/commands/test_classification.py
     assert set(rows) == {"architecture", "---", *(row for _, row, _ in RECIPES)}
-    for _, row, on_integers in RECIPES:
-        assert rows[row] == ["yes", "yes", "yes" if on_integers else "no"], row
+    for _, row, engines in RECIPES:
+        runs = ["yes" if engine in engines else "no" for engine in BOTH]
+        assert rows[row] == ["yes", "yes", *runs], row
