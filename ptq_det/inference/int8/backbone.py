@@ -6,6 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
+from ..parts import LikeFPN
 from ..ranges import Quantization
 from .layers import Int8Conv2d
 
@@ -85,7 +86,7 @@ class Int8TopConvolutions(nn.Module):
         return [p6, self.p7(p6.clamp(min=self._zero))]
 
 
-class Int8FPN(Backbone):
+class Int8FPN(LikeFPN):
     """Bottom-up network and FPN; its uint8 outputs all stand for the same numbers.
 
     Args:
@@ -110,22 +111,10 @@ class Int8FPN(Backbone):
         shapes: dict[str, ShapeSpec],
         fpn: Backbone,
     ):
-        super().__init__()
+        super().__init__(shapes, fpn)
         self.bottom_up, self.top_block = bottom_up, top_block
         self.lateral, self.output = nn.ModuleList(lateral), nn.ModuleList(output)
-        self._sums, self._in_features, self._shapes = sums, in_features, shapes
-        self._divisibility, self._padding = fpn.size_divisibility, fpn.padding_constraints
-
-    @property
-    def size_divisibility(self):
-        return self._divisibility
-
-    @property
-    def padding_constraints(self):
-        return self._padding
-
-    def output_shape(self):
-        return self._shapes
+        self._sums, self._in_features = sums, in_features
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """A picture ``(N, 3, height, width)`` to uint8 features by name."""

@@ -4,7 +4,7 @@ import torch
 from detectron2.layers import Conv2d
 from detectron2.modeling import FPN, GeneralizedRCNN, ResNet, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
+from detectron2.modeling.backbone.resnet import BasicStem
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, StandardROIHeads
@@ -18,6 +18,7 @@ from ...packing.skeleton import fill_layer
 from ...ternary.activations import is_relu
 from ...ternary.layers import is_layer
 from ..calibration import OUTPUT
+from ..parts import expect, main_path
 from ..ranges import Quantization
 from .backbone import Int8Block, Int8FPN, Int8ResNet, Int8Start, Int8TopConvolutions
 from .heads import Int8Pooler, Int8RPNHead
@@ -49,13 +50,13 @@ class _Converter:
         model = self._model
         match model:
             case GeneralizedRCNN() if type(model) is GeneralizedRCNN:  # PanopticFPN has more heads
-                first = _expect(model.proposal_generator.rpn_head, StandardRPNHead).conv
+                first = expect(model.proposal_generator.rpn_head, StandardRPNHead).conv
                 self._features = self._of_input(first[0] if _is_sequence(first) else first)
                 model.backbone = self._fpn(model.backbone)
                 self._rpn(model.proposal_generator)
                 self._roi_heads(model.roi_heads)
             case RetinaNet() if type(model) is RetinaNet:
-                head = _expect(model.head, RetinaNetHead)
+                head = expect(model.head, RetinaNetHead)
                 self._features = self._of_input(head.cls_subnet[0])
                 model.backbone = self._fpn(model.backbone)
                 for subnet, last in (
@@ -112,7 +113,7 @@ class _Converter:
         fill_layer(module, layer)
 
     def _fpn(self, fpn: FPN) -> Int8FPN:
-        _expect(fpn, FPN)
+        expect(fpn, FPN)
         if fpn._fuse_type != "sum":
             raise EngineError("its FPN does not add its levels")
         sums = [self._of_input(conv) for conv in fpn.output_convs]
@@ -134,7 +135,7 @@ class _Converter:
         top = fpn.top_block
         if isinstance(top, LastLevelMaxPool):
             return None
-        _expect(top, LastLevelP6P7)
+        expect(top, LastLevelP6P7)
         inside = top.in_feature in fpn.bottom_up.output_shape()
         source = self._stage_output(fpn, top.in_feature) if inside else self._features
         p6 = self._conv(top.p6, source, self._features)
@@ -142,8 +143,8 @@ class _Converter:
         return Int8TopConvolutions(p6, p7, top.in_feature, self._features.zero_point)
 
     def _resnet(self, resnet: ResNet) -> Int8ResNet:
-        _expect(resnet, ResNet)
-        stem = _expect(resnet.stem, BasicStem)
+        expect(resnet, ResNet)
+        stem = expect(resnet.stem, BasicStem)
         blocks = [block for stage in resnet.stages for block in stage]
         inputs = [self._of_input(block.conv1) for block in blocks]
         outputs = [*inputs[1:], self._stage_output(self._model.backbone, resnet.stage_names[-1])]
@@ -151,7 +152,7 @@ class _Converter:
         shortcut = [] if first.shortcut is None else [first.shortcut]
         start = Int8Start(
             self._in_float(stem, [stem.conv1]),
-            self._in_float(first, [*self._main_path(first), *shortcut]),
+            self._in_float(first, [*self._path(first), *shortcut]),
             outputs[0],
         )
         made = {
@@ -175,7 +176,7 @@ class _Converter:
         return self._of_input(fpn.top_block.p6)
 
     def _block(self, block: nn.Module, source: Quantization, target: Quantization) -> Int8Block:
-        convs = self._main_path(block)
+        convs = self._path(block)
         targets = [*map(self._of_input, convs[1:]), target]
         sources = [source, *targets[:-1]]
         made = [self._conv(*each, True) for each in zip(convs, sources, targets, strict=True)]
@@ -184,13 +185,8 @@ class _Converter:
         added = Quantization.of(*self._range(self._names[block.shortcut] + OUTPUT))
         return Int8Block(made, self._conv(block.shortcut, source, added), added)
 
-    def _main_path(self, block: nn.Module) -> list[nn.Module]:
-        match block:
-            case BottleneckBlock():
-                return [block.conv1, block.conv2, block.conv3]
-            case BasicBlock():
-                return [block.conv1, block.conv2]
-        raise EngineError(f"{self._names[block]} is a {type(block).__name__}")
+    def _path(self, block: nn.Module) -> list[nn.Module]:
+        return main_path(block, self._names[block])
 
     def _rpn(self, rpn: nn.Module) -> None:
         head = rpn.rpn_head
@@ -204,10 +200,10 @@ class _Converter:
         )
 
     def _roi_heads(self, heads: nn.Module) -> None:
-        _expect(heads, StandardROIHeads)
+        expect(heads, StandardROIHeads)
         if isinstance(heads, CascadeROIHeads) or heads.keypoint_on:
             raise EngineError("its heads are cascaded or have keypoints")
-        _expect(heads.box_head, FastRCNNConvFCHead)
+        expect(heads.box_head, FastRCNNConvFCHead)
         # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
         heads.register_forward_hook(lambda module, args, output: args[1].clear())
         heads.box_pooler = Int8Pooler(heads.box_pooler, self._features)
@@ -216,7 +212,7 @@ class _Converter:
         for layer in (heads.box_predictor.cls_score, heads.box_predictor.bbox_pred):
             self._fill(layer, self._packed.layers[self._names[layer]])
         if heads.mask_on:
-            _expect(heads.mask_head, MaskRCNNConvUpsampleHead)
+            expect(heads.mask_head, MaskRCNNConvUpsampleHead)
             heads.mask_pooler = Int8Pooler(heads.mask_pooler, self._features)
             self._sequence(heads.mask_head, None)
 
@@ -256,12 +252,6 @@ class _Converter:
             except ValueError as error:
                 raise EngineError(f"{self._names[module]}: {error}") from error
         return self._conv(module, source, target, relu)
-
-
-def _expect(module: nn.Module, kind: type) -> nn.Module:
-    if not isinstance(module, kind):
-        raise EngineError(f"it has a {type(module).__name__}, not a {kind.__name__}")
-    return module
 
 
 def _is_sequence(module: nn.Module) -> bool:

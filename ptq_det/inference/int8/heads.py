@@ -3,14 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from detectron2.modeling.poolers import (
-    ROIPooler,
-    assign_boxes_to_levels,
-    convert_boxes_to_pooler_format,
-)
+from detectron2.modeling.poolers import ROIPooler, convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from ..parts import levels_of
 from ..ranges import Quantization
 
 __all__ = ["Int8Pooler", "Int8RPNHead"]
@@ -38,7 +35,7 @@ class Int8Pooler(nn.Module):
         """uint8 levels and boxes to uint8 ``(boxes, C, height, width)``."""
         boxes = convert_boxes_to_pooler_format(box_lists)
         inference = torch.is_inference_mode_enabled()  # which threads do not take over
-        levels = self._levels(box_lists)
+        levels = levels_of(self.pooler, box_lists)
         pooled = torch.empty(len(boxes), x[0].shape[1], *self.pooler.output_size, dtype=torch.uint8)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for level, (codes, align) in enumerate(zip(x, self.pooler.level_poolers, strict=True)):
@@ -58,18 +55,6 @@ class Int8Pooler(nn.Module):
 
                     list(pool.map(run, parts))
         return pooled
-
-    def _levels(self, box_lists: list[Boxes]) -> Tensor:
-        pooler = self.pooler
-        if len(pooler.level_poolers) == 1:
-            return torch.zeros(sum(map(len, box_lists)), dtype=torch.int64)
-        return assign_boxes_to_levels(
-            box_lists,
-            pooler.min_level,
-            pooler.max_level,
-            pooler.canonical_box_size,
-            pooler.canonical_level,
-        )
 
 
 class Int8RPNHead(nn.Module):

@@ -6,6 +6,7 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ...kernels import Map, Maps
+from ..parts import LikeFPN
 from .layers import SparseConv2d, to_map
 from .steps import Steps
 
@@ -89,7 +90,7 @@ class SparseTopConvolutions(nn.Module):
         return [p6, self.p7(positive)]
 
 
-class SparseFPN(Backbone):
+class SparseFPN(LikeFPN):
     """Bottom-up network and FPN, whose outputs all stand for the same numbers.
 
     Args:
@@ -119,23 +120,11 @@ class SparseFPN(Backbone):
         shapes: dict[str, ShapeSpec],
         fpn: Backbone,
     ):
-        super().__init__()
+        super().__init__(shapes, fpn)
         self.bottom_up, self.top_block = bottom_up, top_block
         self.lateral, self.output = nn.ModuleList(lateral), nn.ModuleList(output)
-        self._sums, self._in_features, self._shapes = sums, in_features, shapes
+        self._sums, self._in_features = sums, in_features
         self.step = features.step
-        self._divisibility, self._padding = fpn.size_divisibility, fpn.padding_constraints
-
-    @property
-    def size_divisibility(self):
-        return self._divisibility
-
-    @property
-    def padding_constraints(self):
-        return self._padding
-
-    def output_shape(self):
-        return self._shapes
 
     def forward(self, x: Tensor) -> dict[str, Map]:
         """A picture ``(N, 3, height, width)`` to features by name."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from detectron2.layers import Conv2d
 from detectron2.modeling import FPN, GeneralizedRCNN, ResNet, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
+from detectron2.modeling.backbone.resnet import BasicStem
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, StandardROIHeads
@@ -21,6 +21,7 @@ from ...packing.skeleton import fill_layer
 from ...ternary.activations import is_relu
 from ...ternary.layers import is_layer
 from ..calibration import OUTPUT
+from ..parts import expect, main_path
 from .backbone import SparseBlock, SparseFPN, SparseResNet, SparseTopConvolutions
 from .heads import (
     KeypointLogits,
@@ -61,7 +62,7 @@ class _Converter:
         model = self._model
         match model:
             case GeneralizedRCNN() if type(model) is GeneralizedRCNN:  # PanopticFPN has more heads
-                first = _expect(model.proposal_generator.rpn_head, StandardRPNHead).conv
+                first = expect(model.proposal_generator.rpn_head, StandardRPNHead).conv
                 first = first[0] if isinstance(first, nn.Sequential) else first
                 self._features = self._steps(first, *self._pooled(model.roi_heads))
                 model.backbone = self._fpn(model.backbone)
@@ -74,7 +75,7 @@ class _Converter:
 
     def _pooled(self, heads: nn.Module) -> list[nn.Module]:
         """Layers that take pooled features."""
-        _expect(heads, StandardROIHeads)
+        expect(heads, StandardROIHeads)
         boxes = heads.box_head if isinstance(heads, CascadeROIHeads) else [heads.box_head]
         found = [next(filter(is_layer, head.modules())) for head in boxes]
         others = [heads.mask_head] if heads.mask_on else []
@@ -115,7 +116,7 @@ class _Converter:
             raise EngineError(f"{self._names[module]}: {error}") from error
 
     def _fpn(self, fpn: FPN) -> SparseFPN:
-        _expect(fpn, FPN)
+        expect(fpn, FPN)
         if fpn._fuse_type != "sum":
             raise EngineError("its FPN does not add its levels")
         sums = [self._steps(conv) for conv in fpn.output_convs]
@@ -138,7 +139,7 @@ class _Converter:
         top = fpn.top_block
         if isinstance(top, LastLevelMaxPool):
             return None
-        _expect(top, LastLevelP6P7)
+        expect(top, LastLevelP6P7)
         inside = top.in_feature in fpn.bottom_up.output_shape()
         source = self._stage_output(fpn, top.in_feature) if inside else self._features
         p6 = self._conv(top.p6, source, self._features)
@@ -146,8 +147,8 @@ class _Converter:
         return SparseTopConvolutions(p6, p7, top.in_feature)
 
     def _resnet(self, fpn: FPN) -> SparseResNet:
-        resnet = _expect(fpn.bottom_up, ResNet)
-        stem = _expect(resnet.stem, BasicStem)
+        resnet = expect(fpn.bottom_up, ResNet)
+        stem = expect(resnet.stem, BasicStem)
         blocks = [block for stage in resnet.stages for block in stage]
         inputs = [self._block_input(fpn, place) for place in range(len(blocks))]
         outputs = [*inputs[1:], self._stage_output(fpn, resnet.stage_names[-1])]
@@ -198,7 +199,7 @@ class _Converter:
         return self._steps(*self._takers(fpn, stage))
 
     def _block(self, block: nn.Module, source: Steps, target: Steps) -> SparseBlock:
-        convs = self._main_path(block)
+        convs = self._path(block)
         targets = [*map(self._steps, convs[1:]), target]
         sources = [source, *targets[:-1]]
         made = [self._conv(*each, True) for each in zip(convs, sources, targets, strict=True)]
@@ -207,13 +208,8 @@ class _Converter:
         added = Steps.of(*self._range(self._names[block.shortcut] + OUTPUT), _ADDED)
         return SparseBlock(made, self._conv(block.shortcut, source, added), added)
 
-    def _main_path(self, block: nn.Module) -> list[nn.Module]:
-        match block:
-            case BottleneckBlock():
-                return [block.conv1, block.conv2, block.conv3]
-            case BasicBlock():
-                return [block.conv1, block.conv2]
-        raise EngineError(f"{self._names[block]} is a {type(block).__name__}")
+    def _path(self, block: nn.Module) -> list[nn.Module]:
+        return main_path(block, self._names[block])
 
     def _rpn(self, rpn: nn.Module) -> None:
         head = rpn.rpn_head
@@ -241,11 +237,11 @@ class _Converter:
             for layer in (predictor.cls_score, predictor.bbox_pred):
                 fill_layer(layer, self._packed.layers[self._names[layer]])
         if heads.mask_on:
-            _expect(heads.mask_head, MaskRCNNConvUpsampleHead)
+            expect(heads.mask_head, MaskRCNNConvUpsampleHead)
             heads.mask_pooler = SparsePooler(heads.mask_pooler, self._features, False, self._maps)
             self._mask_head(heads.mask_head)
         if heads.keypoint_on:
-            _expect(heads.keypoint_head, KRCNNConvDeconvUpsampleHead)
+            expect(heads.keypoint_head, KRCNNConvDeconvUpsampleHead)
             heads.keypoint_pooler = SparsePooler(
                 heads.keypoint_pooler, self._features, False, self._maps
             )
@@ -261,7 +257,7 @@ class _Converter:
         self._maps.halve()
 
     def _box_head(self, head: nn.Module) -> SparseBoxHead:
-        _expect(head, FastRCNNConvFCHead)
+        expect(head, FastRCNNConvFCHead)
         if not head.fcs:
             raise EngineError("its box head has no linear layer")
         convs = None
@@ -295,11 +291,10 @@ class _Converter:
         _replace_layers(head, layers)
 
     def _retinanet(self, model: nn.Module) -> None:
-        head = _expect(model.head, RetinaNetHead)
+        head = expect(model.head, RetinaNetHead)
         top = model.backbone.top_block if isinstance(model.backbone, FPN) else None
         inside = (
-            getattr(top, "in_feature", None)
-            in _expect(model.backbone, FPN).bottom_up.output_shape()
+            getattr(top, "in_feature", None) in expect(model.backbone, FPN).bottom_up.output_shape()
         )
         takers = [head.cls_subnet[0], head.bbox_subnet[0]]
         takers += [] if not isinstance(top, LastLevelP6P7) else [top.p7]
@@ -346,9 +341,3 @@ def _replace_layers(head: nn.Module, layers: nn.Module) -> None:
         delattr(head, name)
     head.on_kernels = layers
     head.layers = layers.forward
-
-
-def _expect(module: nn.Module, kind: type) -> nn.Module:
-    if not isinstance(module, kind):
-        raise EngineError(f"it has a {type(module).__name__}, not a {kind.__name__}")
-    return module

@@ -3,17 +3,14 @@
 import numpy as np
 import torch
 from detectron2.layers import ROIAlign
-from detectron2.modeling.poolers import (
-    ROIPooler,
-    assign_boxes_to_levels,
-    convert_boxes_to_pooler_format,
-)
+from detectron2.modeling.poolers import ROIPooler, convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ...errors import EngineError
 from ...kernels import Map, Maps, roi_align
+from ..parts import levels_of
 from .layers import SparseConv2d, SparseDeconv2d
 from .steps import Steps
 
@@ -118,7 +115,7 @@ class SparsePooler(nn.Module):
         roi_align(
             x,
             [align.spatial_scale for align in aligns],
-            self._levels(box_lists).numpy(),
+            levels_of(self.pooler, box_lists).numpy(),
             boxes.numpy(),
             aligns[0].sampling_ratio,
             aligns[0].aligned,
@@ -129,18 +126,6 @@ class SparsePooler(nn.Module):
         )
         out.boxes = len(boxes)
         return out
-
-    def _levels(self, box_lists: list[Boxes]) -> Tensor:
-        pooler = self.pooler
-        if len(pooler.level_poolers) == 1:
-            return torch.zeros(sum(map(len, box_lists)), dtype=torch.int64)
-        return assign_boxes_to_levels(
-            box_lists,
-            pooler.min_level,
-            pooler.max_level,
-            pooler.canonical_box_size,
-            pooler.canonical_level,
-        )
 
 
 class SparseBoxHead(nn.Module):
