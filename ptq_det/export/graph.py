@@ -96,7 +96,7 @@ class Graph:
     def model(
         self,
         picture: Sequence[int | str],
-        outputs: dict[str, tuple[str, int, Sequence[int | str]]],
+        outputs: dict[str, tuple[str, int, Sequence[int | str] | None]],
         metadata: dict[str, str],
         about: str,
     ) -> onnx.ModelProto:
@@ -104,13 +104,14 @@ class Graph:
 
         Args:
             picture: shape of the input ``picture`` of uint8.
-            outputs: by name the value, its type and its shape.
+            outputs: by name the value, its type and its shape, None for any.
             metadata: texts by name.
             about: what input and outputs are, for people.
         """
         nodes, named = list(self._nodes), []
         for name, (value, kind, shape) in outputs.items():
-            nodes.append(helper.make_node("Identity", [value], [name], name))
+            if name != value:
+                nodes.append(helper.make_node("Identity", [value], [name], name))
             named.append(helper.make_tensor_value_info(name, kind, shape))
         inputs = [helper.make_tensor_value_info("picture", TensorProto.UINT8, picture)]
         graph = helper.make_graph(nodes, "detector", inputs, named, self._initializers, about)

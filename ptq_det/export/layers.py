@@ -12,7 +12,7 @@ from ..ternary.activations import is_relu
 from .graph import Graph
 from .plan import FloatPlan
 
-__all__ = ["Layers", "Value"]
+__all__ = ["Computed", "Layers", "Value"]
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2d)
 _TRANSPOSED = (nn.ConvTranspose2d,)
@@ -38,6 +38,16 @@ class Value:
         return self.codes or self.name
 
 
+@dataclass(frozen=True)
+class Computed:
+    """A layer as a graph computes it: its name, its input and its output, behind a ReLU or not."""
+
+    layer: str
+    given: Value
+    result: Value
+    relu: bool
+
+
 class Layers:
     """Adds layers to a graph.
 
@@ -53,6 +63,7 @@ class Layers:
     def __init__(self, graph: Graph, model: nn.Module, plan: FloatPlan):
         self.graph, self.plan = graph, plan
         self._names = {module: name for name, module in model.named_modules()}
+        self.computed: list[Computed] = []  # as they were added
 
     def name_of(self, module: nn.Module) -> str:
         """Of a module in the model, for messages."""
@@ -112,7 +123,7 @@ class Layers:
             raise InputError(f"{name} cannot be exported: it pads otherwise than with zeros")
         weights = self._weights(name, value, target)
         result = self.graph.op("Conv", value.name, *weights, **_geometry(module))
-        return self.end(result, relu or inside is not None, target)
+        return self._noted(name, value, result, relu or inside is not None, target)
 
     def linear(
         self,
@@ -122,10 +133,10 @@ class Layers:
         relu: bool = False,
     ) -> Value:
         """A linear layer ``(rows, inputs)``, on integers wherever its input is uint8."""
-        weights = self._weights(self._names[module], value, target, rows=module.out_features)
-        return self.end(
-            self.graph.op("Gemm", value.name, *weights, alpha=1.0, beta=1.0, transB=1), relu, target
-        )
+        name = self._names[module]
+        weights = self._weights(name, value, target, rows=module.out_features)
+        product = self.graph.op("Gemm", value.name, *weights, alpha=1.0, beta=1.0, transB=1)
+        return self._noted(name, value, product, relu, target)
 
     def deconv(
         self,
@@ -145,9 +156,8 @@ class Layers:
         if target is None or value.represents is None:
             places = dict(**_geometry(module), output_padding=module.output_padding)
             weights = self._weights(name, value, None)
-            return self.end(
-                self.graph.op("ConvTranspose", value.name, *weights, **places), relu, None
-            )
+            result = self.graph.op("ConvTranspose", value.name, *weights, **places)
+            return self._noted(name, value, result, relu, None)
         factor = module.stride[0]
         rest = (module.padding, module.output_padding, module.dilation, module.groups)
         square = module.kernel_size == module.stride == (factor, factor)
@@ -156,7 +166,15 @@ class Layers:
         weights = self._weights(name, value, target, pixels=factor)
         places = dict(kernel_shape=(1, 1), strides=(1, 1), pads=[0] * 4)
         result = self.end(self.graph.op("Conv", value.name, *weights, **places), relu, target)
-        return self.keep("DepthToSpace", result, blocksize=factor, mode="CRD")
+        result = self.keep("DepthToSpace", result, blocksize=factor, mode="CRD")
+        self.computed.append(Computed(name, value, result, relu))
+        return result
+
+    def _noted(self, name, value, result, relu, target) -> Value:
+        """The end of a layer, which is kept among those computed."""
+        ended = self.end(result, relu, target)
+        self.computed.append(Computed(name, value, ended, relu))
+        return ended
 
     def _weights(self, name, value, target, rows=0, pixels=0) -> tuple[str, str]:
         """Weight and bias as float32 values; behind DequantizeLinear where they are integers."""

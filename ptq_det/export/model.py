@@ -14,7 +14,7 @@ from ..packing.packed_model import PackedModel
 from .backbone import add_fpn
 from .decode import FORMAT, digest_of
 from .graph import Graph
-from .layers import Layers, Value
+from .layers import Computed, Layers, Value
 from .plan import FloatPlan, IntegerPlan
 from .rcnn import Detections, add_heads, add_proposals, first_layer
 from .retinanet import add_retinanet
@@ -28,7 +28,7 @@ def build_graph(
     size: tuple[int, int] | None = None,
     wide: bool = False,
     threshold: float | None = None,
-    with_features: bool = False,
+    computed: list[Computed] | None = None,
 ) -> onnx.ModelProto:
     """The graph of a packed detector, without its weights.
 
@@ -38,7 +38,7 @@ def build_graph(
         size: height and width of the picture that it takes; any without.
         wide: whether the target multiplies uint8 by int8 without saturating (VNNI).
         threshold: score above which a detection counts, in place of the model's own.
-        with_features: give FPN's levels too, by their names.
+        computed: list that gets all layers; their values are outputs then, as are FPN's levels.
 
     Raises:
         InputError: the model has a part that the export does not know, or the file no ranges.
@@ -69,9 +69,12 @@ def build_graph(
     shape = list(size) if size else ["height", "width"]
     metadata = _metadata(packed, cfg, graph, found, int8, size)
     outputs = _outputs(found, cfg)
-    if with_features:
-        sizes = [1, cfg.MODEL.FPN.OUT_CHANNELS, None, None]
-        outputs |= {n: (x.name, TensorProto.FLOAT, sizes) for n, x in features.items()}
+    if computed is not None:
+        computed += layers.computed
+        for value in (v for each in layers.computed for v in (each.given, each.result)):
+            kind = TensorProto.FLOAT if value.represents is None else TensorProto.UINT8
+            outputs[value.sized] = (value.sized, kind, None)
+        outputs |= {n: (x.name, TensorProto.FLOAT, None) for n, x in features.items()}
     return graph.model([*shape, 3], outputs, metadata, _about(cfg))
 
 

@@ -193,12 +193,9 @@ def _box_head(layers: Layers, head: nn.Module, value: Value) -> Value:
     for module, following in zip(found, [*found[1:], None], strict=True):
         target = None if following is None else layers.plan.of_input(following)
         if isinstance(module, nn.Linear):
-            if value.represents is not None or not isinstance(found[0], nn.Linear):
-                pass
-            flat = (
-                layers.keep("Flatten", value, axis=1) if module is _first_linear(found) else value
-            )
-            value = layers.linear(module, flat, target, relu=True)
+            if module is _first_linear(found):
+                value = layers.keep("Flatten", value, axis=1)
+            value = layers.linear(module, value, target, relu=True)
         else:
             value = layers.conv(module, value, target, relu=True)
     return value
