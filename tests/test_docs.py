@@ -33,10 +33,13 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(R
 
 def options_of_tool(tool) -> set[str]:
     """The long options that a tool has, ``--help`` aside."""
-    tree = ast.parse(tool.read_text())
+    files = [tool]
+    if f"from ptq_det.commands.{tool.stem} import main" in tool.read_text():
+        files.append(REPO / f"ptq_det/commands/{tool.name}")
     options = {
         argument.value
-        for call in ast.walk(tree)
+        for file in files
+        for call in ast.walk(ast.parse(file.read_text()))
         if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument"
         for argument in call.args
         if isinstance(argument, ast.Constant) and str(argument.value).startswith("--")

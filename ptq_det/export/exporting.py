@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
+from detectron2.utils.file_io import PathManager
 
 from ..files import replacing
 from ..packing.packed_model import PackedModel
@@ -43,7 +44,7 @@ def export_onnx(
         InputError: the model has a part that the export does not know, or the file no ranges, or
             the exported model disagrees; nothing is written then.
     """
-    path = os.fspath(packed)
+    path = PathManager.get_local_path(os.fspath(packed))
     require_another(output, path)
     model = PackedModel.read(path)
     options = dict(int8=int8, size=size, wide=vnni)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -101,6 +101,9 @@ def read_annotations(path: str | os.PathLike, classes: list[str]) -> tuple[list[
         places = [(entry["image_id"], entry["category_id"]) for entry in content["annotations"]]
         if not all(type(entry["file_name"]) is str for entry in pictures) or not places:
             raise ValueError("names of files that are no text")
+        outside = [entry["file_name"] for entry in pictures if not _inside(entry["file_name"])]
+        if outside:
+            raise ValueError(f"{outside[0]} is not in the folder of pictures")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{os.fspath(path)}: no annotations in COCO's format ({error})") from error
     if not classes:
@@ -109,6 +112,12 @@ def read_annotations(path: str | os.PathLike, classes: list[str]) -> tuple[list[
     if missing:
         raise InputError(f"{os.fspath(path)} has no category {missing[0]!r}, a class of the model")
     return pictures, [categories[name] for name in classes]
+
+
+def _inside(name: str) -> bool:
+    """Whether a file's name leads to no place outside of the folder that it is looked for in."""
+    path = PurePath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def results_of(

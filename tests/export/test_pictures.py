@@ -103,6 +103,8 @@ def test_a_folder_is_evaluated(pictures, float_model):
         lambda content: content["images"].clear(),
         lambda content: content["annotations"].append({}),
         lambda content: content["images"][0].update(file_name=7),
+        lambda content: content["images"][0].update(file_name="/etc/hostname"),
+        lambda content: content["images"][0].update(file_name="../a.png"),
     ],
 )
 def test_annotations_that_cannot_be_evaluated_are_refused(change, pictures, tmp_path):

@@ -5,9 +5,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -33,23 +32,12 @@ from ...ternary.ternarize import make_plain
 from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
 from ..inputs import records_of
+from .installed import installed_mib
 from .machine import cpu_name
+from .parts import PARTS, REST, timed
 from .runtimes import Runtime, runtimes
 
 __all__ = ["benchmark_inference"]
-
-_PARTS = {  # time of these modules, less that of those inside them which are here too
-    "backbone": "backbone and FPN",
-    "proposal_generator.rpn_head": "RPN's layers",
-    "proposal_generator": "proposals",
-    "head": "RetinaNet's layers",
-    "roi_heads.box_pooler": "pooling for boxes",
-    "roi_heads.box_head": "box head",
-    "roi_heads.mask_pooler": "pooling for masks",
-    "roi_heads.mask_head": "mask head",
-    "roi_heads": "box predictions",
-}
-_REST = "masks pasted, and the rest"
 
 
 def benchmark_inference(
@@ -114,17 +102,26 @@ def benchmark_inference(
     models = {**stock, **_engines(packed, cfg)}
     if with_runtimes:
         shown = [record["file_name"] for record in records[:PICTURES]]
-        models |= _runtimes(packed, [_picture(file, sizes[0], cfg) for file in shown])
+        exported = tempfile.TemporaryDirectory()  # until this function ends
+        batches = [_picture(file, sizes[0], cfg) for file in shown]
+        models |= _runtimes(packed, batches, exported.name)
     results = []
     for size in sizes:
         batches = [_picture(file, size, cfg) for file in files]
         results.append(_time(models, batches, rounds, size))
     seconds, parts = results[0]
     memory = _peak_memory(models, packed, cfg, files[0], sizes[0])
-    rows = [[name, memory[name], memory[name] / memory["stock"]] for name in memory]
-    print("\nPeak memory of a process that loads the model and predicts one picture")
-    print(tabulate(rows, ["engine", "MiB", "over stock"], floatfmt=".2f", tablefmt="github"))
-    backbone = _PARTS["backbone"]
+    installed = {name: installed_mib(_needs(name, model)) for name, model in models.items()}
+    rows = [
+        [name, memory[name], memory[name] / memory["stock"], installed[name]] for name in memory
+    ]
+    print(
+        "\nPeak memory of a process that loads the model and predicts one picture, and what is "
+        "installed for it, without Python itself"
+    )
+    headers = ["engine", "peak MiB", "over stock", "installed MiB"]
+    print(tabulate(rows, headers, floatfmt=(".0f", ".0f", ".2f", ".0f"), tablefmt="github"))
+    backbone = PARTS["backbone"]
     result = {
         "cpu": cpu_name(),
         "vnni": not saturates(),
@@ -138,6 +135,7 @@ def benchmark_inference(
         },
         "latency_ms": {name: 1000 * value for name, value in seconds.items()},
         "peak_mib": memory,
+        "installed_mib": installed,
     }
     if with_ap:
         cfg.DATASETS.TEST = (dataset,)
@@ -146,6 +144,14 @@ def benchmark_inference(
             for name, model in models.items()
         }
     return result
+
+
+def _needs(name: str, model: nn.Module) -> list[str]:
+    """Distributions that a row needs, beside what these require."""
+    if isinstance(model, Runtime):
+        return [name.split()[0], "numpy", "pillow", "safetensors", "constriction"]
+    detectron2 = packages_distributions().get("detectron2", ())
+    return ["torch", "torchvision", "pycocotools", "safetensors", "constriction", *set(detectron2)]
 
 
 def _engines(packed: PackedModel, cfg: CfgNode) -> dict[str, nn.Module]:
@@ -159,9 +165,8 @@ def _engines(packed: PackedModel, cfg: CfgNode) -> dict[str, nn.Module]:
     return models
 
 
-def _runtimes(packed: PackedModel, batches: list[list[dict]]) -> dict[str, nn.Module]:
+def _runtimes(packed: PackedModel, batches: list[list[dict]], folder: str) -> dict[str, nn.Module]:
     """The exported model on each runtime that is installed."""
-    folder = tempfile.mkdtemp()
     file = f"{folder}/m.safetensors"
     packed.write(file)
     pictures = [batch[0]["image"].permute(1, 2, 0).byte().numpy() for batch in batches]
@@ -194,7 +199,7 @@ def _time(
         for round_ in tqdm(range(rounds + 1), desc="rounds, the first to warm up"):
             for batch in batches:
                 for name, model in models.items():
-                    total, each = _timed(model, batch)
+                    total, each = timed(model, batch)
                     if round_:
                         seconds[name].append(total)
                         for part, value in each.items():
@@ -217,49 +222,12 @@ def _time(
     headers = ["engine", "latency ms", "spread ms", "pictures/s", "stock over it"]
     print(f"\nPictures of {size[0]} x {size[1]}, {torch.get_num_threads()} threads")
     print(tabulate(rows, headers, floatfmt=(".0f", ".0f", ".0f", ".2f", ".2f"), tablefmt="github"))
-    names = list(split["stock"])
+    found = {part for each in split.values() for part in each}
+    names = [part for part in [*PARTS.values(), REST] if part in found]
     rows = [[part, *(1000 * split[name].get(part, 0.0) for name in models)] for part in names]
     print("\nms by part")
     print(tabulate(rows, ["part", *models], floatfmt=".0f", tablefmt="github"))
     return median, split
-
-
-def _timed(model: nn.Module, batch: list[dict]) -> tuple[float, dict[str, float]]:
-    """Seconds of a prediction, and of its parts."""
-    spent: dict[str, float] = {}
-    handles = []
-    for name in _PARTS:
-        try:
-            module = model.get_submodule(name)
-        except AttributeError:
-            continue
-        handles += _stopwatch(name, module, spent)
-    start = time.perf_counter()
-    model(batch)
-    total = time.perf_counter() - start
-    for handle in handles:
-        handle()
-    own = {}
-    for name, value in spent.items():
-        inside = [other for other in spent if other.startswith(f"{name}.")]
-        own[_PARTS[name]] = value - sum(spent[other] for other in inside)
-    own[_REST] = total - sum(own.values())
-    return total, own
-
-
-def _stopwatch(name: str, module: nn.Module, spent: dict[str, float]) -> list[Callable]:
-    started = []
-
-    def start(module, args):
-        started.append(time.perf_counter())
-
-    def stop(module, args, output):
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - started.pop()
-
-    return [
-        module.register_forward_pre_hook(start).remove,
-        module.register_forward_hook(stop).remove,
-    ]
 
 
 def _peak_memory(

@@ -1,7 +1,6 @@
 """Exported models on other runtimes, as rows of the benchmark: ONNX Runtime and OpenVINO."""
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,6 +16,17 @@ from ...errors import InputError
 __all__ = ["Runtime", "runtimes"]
 
 
+class _Network(nn.Module):
+    """What the runtime does of it, so that it can be timed as parts of others are."""
+
+    def __init__(self, predict: Callable[[np.ndarray], dict[str, np.ndarray]]):
+        super().__init__()
+        self._predict = predict
+
+    def forward(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        return self._predict(picture)
+
+
 class Runtime(nn.Module):
     """An exported model in the place of a Detectron2 model, its masks pasted as there.
 
@@ -27,7 +37,7 @@ class Runtime(nn.Module):
 
     def __init__(self, file: str, predict: Callable[[np.ndarray], dict[str, np.ndarray]]):
         super().__init__()
-        self.file, self._predict = file, predict
+        self.file, self.network = file, _Network(predict)
 
     def forward(self, batch: list[dict]) -> list[dict]:
         """As Detectron2's models in evaluation mode."""
@@ -35,7 +45,7 @@ class Runtime(nn.Module):
 
     def _one(self, sample: dict) -> Instances:
         picture = sample["image"].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
-        found = {name: torch.from_numpy(x) for name, x in self._predict(picture).items()}
+        found = {name: torch.from_numpy(x) for name, x in self.network(picture).items()}
         instances = Instances(picture.shape[:2])
         instances.pred_boxes = Boxes(found["boxes"])
         instances.scores, instances.pred_classes = found["scores"], found["classes"].long()
@@ -52,7 +62,7 @@ class Runtime(nn.Module):
 
 
 def runtimes(
-    packed: str, pictures: Iterable[np.ndarray], folder: str | None = None
+    packed: str, pictures: Iterable[np.ndarray], folder: str
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
     """The packed file on each runtime that is installed, and why others are left out.
 
@@ -60,9 +70,9 @@ def runtimes(
         packed: calibrated packed file.
         pictures: some dozens, uint8 in the model's channel order, by which NNCF finds ranges of its
             own.
-        folder: for the exported models.
+        folder: for the exported models, which it needs as long as these run.
     """
-    folder = Path(folder or tempfile.mkdtemp())
+    folder = Path(folder)
     models: dict[str, Runtime] = {}
     left_out: dict[str, str] = {}
     files = {}
