@@ -1,20 +1,13 @@
 """Time and memory of a packed model on each engine, beside stock Detectron2."""
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
-from importlib.metadata import packages_distributions
-from pathlib import Path
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeTransform
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
@@ -22,20 +15,21 @@ from tqdm import tqdm
 from ...config import MERGE_ERRORS
 from ...data.picture_check import check_pictures
 from ...engines import ENGINE_REGISTRY
-from ...errors import EngineError, InputError
+from ...errors import InputError
 from ...inference import calibrate_packed
 from ...inference.calibration import PICTURES
-from ...inference.evaluation import build_for_evaluation
 from ...inference.int8.layers import saturates
 from ...packing.packed_model import PackedModel
-from ...ternary.ternarize import make_plain
 from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
 from ..inputs import records_of
+from .allocator import StockInJemalloc
+from .body import BODY, body_errors, body_seconds
 from .installed import installed_mib
 from .machine import cpu_name
+from .memory import peak_memory
 from .parts import PARTS, REST, timed
-from .runtimes import Runtime, runtimes
+from .rows import STOCK, engine_rows, needs, runtime_rows, save, stock_rows
 
 __all__ = ["benchmark_inference"]
 
@@ -53,8 +47,10 @@ def benchmark_inference(
     """Time the same pictures on each engine, in turn; print tables.
 
     ``stock`` is Detectron2's model in float32 with norms of its own, ``channels-last`` the same
-    in that memory format; the others are all registered engines, and the exported file on other
-    runtimes that are installed. One that cannot run the file is left out, with its reason.
+    in that memory format, ``stock, jemalloc`` the same in a process that keeps the pages of freed
+    memory, where that library is installed; the others are all registered engines, and the
+    exported file on other runtimes that are installed. One that cannot run the file is left out,
+    with its reason.
 
     Args:
         path: packed detector; calibrated on the data set first if it is not yet.
@@ -74,7 +70,7 @@ def benchmark_inference(
         InputError: the file or the data set cannot be used.
     """
     records = records_of(dataset)
-    taken = {"stock", "channels-last"} & {name for name, _ in ENGINE_REGISTRY}
+    taken = set(STOCK) & {name for name, _ in ENGINE_REGISTRY}
     if taken:
         raise InputError(f"an engine is called {taken.pop()!r}, as a row of stock Detectron2 is")
     if with_runtimes and overrides:
@@ -90,28 +86,31 @@ def benchmark_inference(
     check_model_settings(cfg)
     if not packed.ranges:
         calibrate_packed(packed, dataset)
-    with building("stock Detectron2's model"):
-        stock = {
-            "stock": _stock(packed, cfg),
-            "channels-last": _stock(packed, cfg).to(memory_format=torch.channels_last),
-        }
     files = [record["file_name"] for record in records[:pictures]]
     troubles = check_pictures(records[:pictures])
     if troubles:
         raise InputError("pictures cannot be used:\n  " + "\n  ".join(troubles))
-    models = {**stock, **_engines(packed, cfg)}
+    folder = tempfile.TemporaryDirectory()  # until this function ends
+    save(packed, cfg, folder.name)
+    with building("stock Detectron2's model"):
+        models = stock_rows(packed, cfg, folder.name)
+    models |= engine_rows(packed, cfg)
     if with_runtimes:
         shown = [record["file_name"] for record in records[:PICTURES]]
-        exported = tempfile.TemporaryDirectory()  # until this function ends
         batches = [_picture(file, sizes[0], cfg) for file in shown]
-        models |= _runtimes(packed, batches, exported.name)
+        models |= runtime_rows(packed, batches, folder.name)
     results = []
     for size in sizes:
         batches = [_picture(file, size, cfg) for file in files]
         results.append(_time(models, batches, rounds, size))
     seconds, parts = results[0]
-    memory = _peak_memory(models, packed, cfg, files[0], sizes[0])
-    installed = {name: installed_mib(_needs(name, model)) for name, model in models.items()}
+    first = _picture(files[0], sizes[0], cfg)
+    errors = body_errors(models, first)
+    rows = [[name, 1000 * parts[name][BODY], 100 * errors[name]] for name in errors]
+    print("\nLayers before the heads, and how far from the engine float what they give is")
+    print(tabulate(rows, ["engine", "ms", "% off"], floatfmt=".1f", tablefmt="github"))
+    memory = peak_memory(models, folder.name, first)
+    installed = {name: installed_mib(needs(name, model)) for name, model in models.items()}
     rows = [
         [name, memory[name], memory[name] / memory["stock"], installed[name]] for name in memory
     ]
@@ -134,6 +133,8 @@ def benchmark_inference(
             if backbone in each
         },
         "latency_ms": {name: 1000 * value for name, value in seconds.items()},
+        "body_ms": {name: 1000 * each[BODY] for name, each in parts.items()},
+        "body_error": errors,
         "peak_mib": memory,
         "installed_mib": installed,
     }
@@ -142,52 +143,9 @@ def benchmark_inference(
         result["ap"] = {
             name: {task: values["AP"] for task, values in TernaryTrainer.test(cfg, model).items()}
             for name, model in models.items()
+            if not isinstance(model, StockInJemalloc)  # which computes what stock does
         }
     return result
-
-
-def _needs(name: str, model: nn.Module) -> list[str]:
-    """Distributions that a row needs, beside what these require."""
-    if isinstance(model, Runtime):
-        return [name.split()[0], "numpy", "pillow", "safetensors", "constriction"]
-    detectron2 = packages_distributions().get("detectron2", ())
-    return ["torch", "torchvision", "pycocotools", "safetensors", "constriction", *set(detectron2)]
-
-
-def _engines(packed: PackedModel, cfg: CfgNode) -> dict[str, nn.Module]:
-    """The model on each engine that can run it."""
-    models = {}
-    for name, _ in ENGINE_REGISTRY:
-        try:
-            models[name] = build_for_evaluation(packed, cfg, name)
-        except EngineError as error:
-            print(f"Left out: {error}")
-    return models
-
-
-def _runtimes(packed: PackedModel, batches: list[list[dict]], folder: str) -> dict[str, nn.Module]:
-    """The exported model on each runtime that is installed."""
-    file = f"{folder}/m.safetensors"
-    packed.write(file)
-    pictures = [batch[0]["image"].permute(1, 2, 0).byte().numpy() for batch in batches]
-    models, left_out = runtimes(file, [np.ascontiguousarray(each) for each in pictures], folder)
-    for name, why in left_out.items():
-        print(f"Left out: {name}: {why}")
-    return models
-
-
-def _stock(packed: PackedModel, cfg: CfgNode) -> nn.Module:
-    model = build_model(cfg)
-    make_plain(model)
-    model.load_state_dict(packed.state_dict(), strict=False)
-    return model.eval().requires_grad_(False)
-
-
-def _picture(file: str, size: tuple[int, int], cfg: CfgNode) -> list[dict]:
-    image = read_image(file, cfg.INPUT.FORMAT)
-    image = ResizeTransform(*image.shape[:2], *size).apply_image(image)
-    tensor = torch.as_tensor(image.astype("float32").transpose(2, 0, 1).copy())
-    return [{"image": tensor, "height": size[0], "width": size[1]}]
 
 
 def _time(
@@ -200,6 +158,7 @@ def _time(
             for batch in batches:
                 for name, model in models.items():
                     total, each = timed(model, batch)
+                    each[BODY] = body_seconds(model, batch, each)
                     if round_:
                         seconds[name].append(total)
                         for part, value in each.items():
@@ -223,41 +182,16 @@ def _time(
     print(f"\nPictures of {size[0]} x {size[1]}, {torch.get_num_threads()} threads")
     print(tabulate(rows, headers, floatfmt=(".0f", ".0f", ".0f", ".2f", ".2f"), tablefmt="github"))
     found = {part for each in split.values() for part in each}
-    names = [part for part in [*PARTS.values(), REST] if part in found]
+    names = [part for part in [*PARTS.values(), REST, BODY] if part in found]
     rows = [[part, *(1000 * split[name].get(part, 0.0) for name in models)] for part in names]
     print("\nms by part")
     print(tabulate(rows, ["part", *models], floatfmt=".0f", tablefmt="github"))
     return median, split
 
 
-def _peak_memory(
-    models: dict[str, nn.Module],
-    packed: PackedModel,
-    cfg: CfgNode,
-    file: str,
-    size: tuple[int, int],
-) -> dict[str, float]:
-    """MiB of a fresh process for each of the models."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {"packed": f"{folder}/m.safetensors", "stock": f"{folder}/m.pth"}
-        packed.write(paths["packed"])
-        torch.save({"model": packed.state_dict()}, paths["stock"])
-        Path(folder, "config.yaml").write_text(cfg.dump())
-        picture = _picture(file, size, cfg)
-        torch.save(picture, f"{folder}/picture.pt")
-        np.save(f"{folder}/picture.npy", picture[0]["image"].permute(1, 2, 0).byte().numpy())
-        threads = str(torch.get_num_threads())
-        found = {}
-        for name, model in models.items():
-            if isinstance(model, Runtime):
-                script = str(Path(__file__).with_name("peak_runtime.py"))
-                words = [script, name.split()[0], model.file, f"{folder}/picture.npy", threads]
-            else:
-                kind = "packed" if name in ENGINE_REGISTRY else "stock"
-                words = ["-m", "ptq_det.commands.benchmarks.peak_memory"]
-                words += [kind, name, paths[kind], folder, threads]
-            done = subprocess.run(
-                [sys.executable, "-W", "ignore", *words], capture_output=True, text=True, check=True
-            )
-            found[name] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def _picture(file: str, size: tuple[int, int], cfg: CfgNode) -> list[dict]:
+    """A picture file as a model gets it, scaled to a height and a width."""
+    image = read_image(file, cfg.INPUT.FORMAT)
+    image = ResizeTransform(*image.shape[:2], *size).apply_image(image)
+    tensor = torch.as_tensor(image.astype("float32").transpose(2, 0, 1).copy())
+    return [{"image": tensor, "height": size[0], "width": size[1]}]

@@ -8,6 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from torch import nn
 
 from ...config import add_ternary_config
 from ...files import MIB
@@ -15,21 +16,32 @@ from ...inference import load_packed
 
 
 def main(kind: str, name: str, path: str, folder: str, threads: str) -> None:
+    """Print MiB; arguments as :func:`load_model` has them."""
     torch.set_num_threads(int(threads))
-    if kind == "packed":
-        model = load_packed(path, "cpu", name)
-    else:
-        cfg = get_cfg()
-        add_ternary_config(cfg)
-        cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
-        cfg.merge_from_file(f"{folder}/config.yaml")
-        model = build_model(cfg).eval()
-        DetectionCheckpointer(model).load(path)
-        if name == "channels-last":
-            model = model.to(memory_format=torch.channels_last)
+    model = load_model(kind, name, path, folder)
     with torch.no_grad():
         model(torch.load(f"{folder}/picture.pt"))
     print(_peak_mib())
+
+
+def load_model(kind: str, name: str, path: str, folder: str) -> nn.Module:
+    """The model of a row.
+
+    Args:
+        kind: ``"packed"``, or ``"stock"`` for Detectron2's own.
+        name: of the row.
+        path: weights.
+        folder: with the stock model's ``config.yaml``.
+    """
+    if kind == "packed":
+        return load_packed(path, "cpu", name)
+    cfg = get_cfg()
+    add_ternary_config(cfg)
+    cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
+    cfg.merge_from_file(f"{folder}/config.yaml")
+    model = build_model(cfg).eval()
+    DetectionCheckpointer(model).load(path)
+    return model.to(memory_format=torch.channels_last) if name == "channels-last" else model
 
 
 def _peak_mib() -> float:

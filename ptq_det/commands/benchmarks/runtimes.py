@@ -12,6 +12,7 @@ from detectron2.structures.keypoints import heatmaps_to_keypoints
 from torch import nn
 
 from ...errors import InputError
+from ...packing.packed_model import PackedModel
 
 __all__ = ["Runtime", "runtimes"]
 
@@ -33,18 +34,30 @@ class Runtime(nn.Module):
     Args:
         file: ONNX model, or OpenVINO's form of one.
         predict: gives the outputs by name for a picture, uint8 ``(height, width, 3)``.
+        body: gives those of the layers before the heads, kind by kind of all levels.
     """
 
-    def __init__(self, file: str, predict: Callable[[np.ndarray], dict[str, np.ndarray]]):
+    def __init__(
+        self,
+        file: str,
+        predict: Callable[[np.ndarray], dict[str, np.ndarray]],
+        body: Callable[[np.ndarray], list[np.ndarray]],
+    ):
         super().__init__()
+        self.body = body
         self.file, self.network = file, _Network(predict)
 
     def forward(self, batch: list[dict]) -> list[dict]:
         """As Detectron2's models in evaluation mode."""
         return [{"instances": self._one(sample)} for sample in batch]
 
+    @staticmethod
+    def picture_of(sample: dict) -> np.ndarray:
+        """The picture as the exported model takes it."""
+        return sample["image"].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+
     def _one(self, sample: dict) -> Instances:
-        picture = sample["image"].permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+        picture = self.picture_of(sample)
         found = {name: torch.from_numpy(x) for name, x in self.network(picture).items()}
         instances = Instances(picture.shape[:2])
         instances.pred_boxes = Boxes(found["boxes"])
@@ -75,32 +88,66 @@ def runtimes(
     folder = Path(folder)
     models: dict[str, Runtime] = {}
     left_out: dict[str, str] = {}
-    files = {}
+    files: dict[str, tuple[str, str, list[str]]] = {}  # a model, its body, the body's outputs
     for name, int8 in (("float", False), ("int8", True)):
-        files[name] = str(folder / f"{name}.onnx")
+        file, body = str(folder / f"{name}.onnx"), str(folder / f"{name}_body.onnx")
         try:
             from ...export import export_onnx  # which needs the extra onnx
 
-            export_onnx(packed, files[name], int8)
+            export_onnx(packed, file, int8)
+            files[name] = file, body, _extract_body(packed, file, body, int8)
         except (ImportError, InputError) as error:
             left_out[f"onnx {name}"] = str(error)
-            del files[name]
-    for name, file in files.items():
-        models[f"onnxruntime {name}"] = Runtime(file, _onnxruntime(file))
+    for name, (file, body, outputs) in files.items():
+        models[f"onnxruntime {name}"] = _runtime(_onnxruntime, file, body, outputs)
     if importlib.util.find_spec("openvino") is None:
         left_out["openvino"] = "pip install openvino nncf"
         return models, left_out
-    for name, file in files.items():
-        models[f"openvino {name}"] = Runtime(file, _openvino(file))
+    for name, (file, body, outputs) in files.items():
+        models[f"openvino {name}"] = _runtime(_openvino, file, body, outputs)
     if "float" in files and importlib.util.find_spec("nncf") is not None:
-        file = _quantized_by_nncf(files["float"], list(pictures), str(folder / "nncf.xml"))
-        models["openvino nncf"] = Runtime(file, _openvino(file))
+        file, body, outputs = files["float"]
+        pictures = list(pictures)
+        quantized = [
+            _quantized_by_nncf(each, pictures, str(folder / name))
+            for each, name in ((file, "nncf.xml"), (body, "nncf_body.xml"))
+        ]
+        models["openvino nncf"] = _runtime(_openvino, *quantized, outputs)
     else:
         left_out["openvino nncf"] = "pip install nncf"
     return models, left_out
 
 
-def _onnxruntime(file: str) -> Callable:
+_LAST = (  # layers that give a level's values, by kind
+    ("proposal_generator.rpn_head.objectness_logits", "head.cls_score"),
+    ("proposal_generator.rpn_head.anchor_deltas", "head.bbox_pred"),
+)
+
+
+def _extract_body(packed: str, file: str, target: str, int8: bool) -> list[str]:
+    """Write the body of an exported model; the names of its outputs, kind by kind of all levels."""
+    from onnx.utils import extract_model
+
+    from ...export.model import build_graph
+
+    computed: list = []
+    build_graph(PackedModel.read(packed), int8, computed=computed)  # values are called as in `file`
+    outputs = [each.result.name for kind in _LAST for each in computed if each.layer in kind]
+    extract_model(file, target, ["picture"], outputs, check_model=False)
+    return outputs
+
+
+def _runtime(load: Callable, file: str, body: str, outputs: list[str]) -> Runtime:
+    run = load(body)
+
+    def run_body(picture: np.ndarray) -> list[np.ndarray]:
+        found = run(picture)
+        return [found[name] for name in outputs]
+
+    return Runtime(file, load(file), run_body)
+
+
+def _onnxruntime(file: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -111,7 +158,7 @@ def _onnxruntime(file: str) -> Callable:
     return lambda picture: dict(zip(names, session.run(None, {"picture": picture}), strict=True))
 
 
-def _openvino(file: str) -> Callable:
+def _openvino(file: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     import openvino
 
     settings = {
@@ -119,11 +166,10 @@ def _openvino(file: str) -> Callable:
         "INFERENCE_PRECISION_HINT": "f32",  # where it has no integers, as all others here
     }
     model = openvino.Core().compile_model(file, "CPU", settings)
-    names = {output: next(iter(output.get_names() & _OUTPUTS)) for output in model.outputs}
 
     def predict(picture):
         found = model({"picture": picture})
-        return {name: np.array(found[output]) for output, name in names.items()}
+        return {name: np.array(found[o]) for o in model.outputs for name in o.get_names()}
 
     return predict
 
@@ -132,7 +178,6 @@ def _openvino(file: str) -> Callable:
 # out.
 _LAYERS = {"Convolution", "ConvolutionBackpropData", "MatMul"}
 _ENDS = {"Constant", "Parameter", "Result"}
-_OUTPUTS = {"boxes", "scores", "classes", "masks", "heatmaps"}
 
 
 def _quantized_by_nncf(file: str, pictures: list[np.ndarray], target: str) -> str:

@@ -4,6 +4,7 @@ from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.benchmarks import benchmark_inference
+from ptq_det.commands.benchmarks.allocator import jemalloc
 from ptq_det.errors import InputError
 from ptq_det.kernels import why_no_kernels
 
@@ -19,9 +20,14 @@ def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
     )
     assert torch.get_num_threads() == threads
     sparse = ["sparse"] if why_no_kernels() is None else []
-    engines = ["stock", "channels-last", "float", "int8", *sparse]
-    for figures in ("latency_ms", "peak_mib", "ap"):
+    here = [] if jemalloc() is None else ["stock, jemalloc"]
+    engines = ["stock", "channels-last", *here, "float", "int8", *sparse]
+    for figures in ("latency_ms", "peak_mib", "installed_mib", "body_ms"):
         assert list(result[figures]) == engines
+    assert list(result["ap"]) == [name for name in engines if name not in here]
+    off = result["body_error"]
+    assert list(off) == list(result["ap"]) and off["stock"] < 1e-4 and off["float"] == 0
+    assert 1e-4 < off["int8"] < 0.3
     times = result["latency_ms"]
     assert list(result["speedup_backbone"]) == engines
     for name, ratio in result["speedup"].items():
@@ -30,7 +36,7 @@ def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
     assert set(result["ap"]["int8"]) == {"bbox", "segm"}
     assert isinstance(result["vnni"], bool) and result["cpu"]
     printed = capsys.readouterr().out
-    assert ("Left out" in printed) == (not sparse)
+    assert ("Left out" in printed) == (not sparse or not here)
     assert "Pictures of 32 x 64" in printed and "pooling for masks" in printed
 
 
@@ -41,7 +47,8 @@ def test_an_engine_that_cannot_run_the_file_is_left_out_with_its_reason(cfg, tmp
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
     path = str(tmp_path / "m.safetensors")
     result = benchmark_inference(path, "few_val", [(64, 64)], 1, 1, False, [])
-    assert list(result["latency_ms"]) == ["stock", "channels-last", "float"]
+    here = [] if jemalloc() is None else ["stock, jemalloc"]
+    assert list(result["latency_ms"]) == ["stock", "channels-last", *here, "float"]
     assert "Left out: the engine int8 cannot run" in capsys.readouterr().out
 
 
@@ -55,6 +62,9 @@ def test_runtimes_stand_beside_the_engines(cfg, tmp_path):
     assert rows <= result["latency_ms"].keys() and rows <= result["speedup"].keys()
     assert result["peak_mib"]["onnxruntime int8"] < result["peak_mib"]["int8"]
     assert not rows & result["speedup_backbone"].keys()
+    off = result["body_error"]
+    assert rows <= result["body_ms"].keys() and off["onnxruntime float"] < 1e-4
+    assert 1e-4 < off["onnxruntime int8"] < 0.5
     with pytest.raises(InputError, match=r"leave out MODEL\.DEVICE"):
         overrides = ["MODEL.DEVICE", "cpu"]
         benchmark_inference(str(path), "few_val", [(64, 64)], 1, 1, False, overrides, True)
