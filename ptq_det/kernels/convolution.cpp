@@ -14,7 +14,7 @@
 #include <memory>
 #include <vector>
 
-#include "maps.h"
+#include "layer.h"
 #include "parallel.h"
 
 namespace {
@@ -28,101 +28,9 @@ template <class T> struct Aligned {  // memory that grows, aligned to registers
   }
 };
 
-struct Item {  // rows of a list: first those added to a filter's sums, then those subtracted
-  uint16_t filter, plus, minus;
-};
-struct Start {  // of a group's part of a block
-  uint32_t item, row;
-};
 struct Segment {  // of a tile: `count` pixels of an output row, from column x of picture n
   int at, count, n, y, x;
 };
-
-}  // namespace
-
-struct PtqLayer {
-  int32_t inputs, outputs, kernel[2], stride[2], padding[2], dilation[2], low, high;
-  bool dense;
-  std::vector<uint16_t> rows;
-  std::vector<Item> items;
-  std::vector<Start> starts;      // of each block and group, and the end
-  std::vector<int16_t> weights;   // dense: of each block, FILTERS and pair of rows
-  int taps() const { return kernel[0] * kernel[1]; }
-  int depth() const { return inputs * taps(); }
-  int blocks() const { return (depth() + ROWS - 1) / ROWS; }
-  int block() const {  // rows of a block, an even number
-    return ((depth() + blocks() - 1) / blocks() + 1) / 2 * 2;
-  }
-  int groups() const { return (outputs + GROUP - 1) / GROUP; }
-};
-
-namespace {
-
-struct List {
-  int filter;
-  std::vector<uint16_t> plus, minus;
-};
-
-// Where some rows begin in a tile, in bytes; filled up by the row of zeros.
-std::vector<uint16_t> part(const std::vector<uint16_t>& rows, size_t first, size_t count) {
-  std::vector<uint16_t> found(rows.begin() + first, rows.begin() + first + count);
-  found.resize(round_up(count, UNROLLED), ROWS);
-  for (auto& row : found) row *= TILE * sizeof(int16_t);
-  return found;
-}
-
-void make_lists(PtqLayer& layer, const int8_t* codes) {
-  int depth = layer.depth(), largest = std::max(layer.high, -layer.low);
-  int most = 32767 / std::max(largest, 1);
-  for (int block = 0; block < layer.blocks(); block++) {
-    int first = block * layer.block(), last = std::min(depth, first + layer.block());
-    for (int group = 0; group < layer.outputs; group += GROUP) {
-      layer.starts.push_back({(uint32_t)layer.items.size(), (uint32_t)layer.rows.size()});
-      std::vector<List> lists;
-      for (int f = group; f < std::min(group + GROUP, layer.outputs); f++) {
-        std::vector<uint16_t> rows[2];
-        for (int row = first; row < last; row++) {
-          int8_t code = codes[(int64_t)f * depth + row];
-          if (code) rows[code < 0].push_back(row - first);
-        }
-        for (size_t plus = 0, minus = 0; plus < rows[0].size() || minus < rows[1].size();) {
-          // Sums of inputs of one sign are between those of its added and of its subtracted rows.
-          int added = std::min<int>(rows[0].size() - plus, most);
-          int left = layer.low < 0 ? most - added : most;
-          int subtracted = std::min<int>(rows[1].size() - minus, left);
-          lists.push_back({f, part(rows[0], plus, added), part(rows[1], minus, subtracted)});
-          plus += added, minus += subtracted;
-        }
-      }
-      // Lists of equal lengths follow each other, so that the processor foresees their ends.
-      std::stable_sort(lists.begin(), lists.end(), [](const List& a, const List& b) {
-        return std::make_pair(a.plus.size(), a.minus.size()) <
-               std::make_pair(b.plus.size(), b.minus.size());
-      });
-      for (auto& list : lists) {
-        layer.items.push_back(
-            {(uint16_t)list.filter, (uint16_t)list.plus.size(), (uint16_t)list.minus.size()});
-        layer.rows.insert(layer.rows.end(), list.plus.begin(), list.plus.end());
-        layer.rows.insert(layer.rows.end(), list.minus.begin(), list.minus.end());
-      }
-    }
-  }
-  layer.starts.push_back({(uint32_t)layer.items.size(), (uint32_t)layer.rows.size()});
-  layer.rows.shrink_to_fit(), layer.items.shrink_to_fit();
-}
-
-void make_weights(PtqLayer& layer, const int8_t* codes) {
-  int depth = layer.depth(), sets = (layer.outputs + FILTERS - 1) / FILTERS;
-  layer.weights.assign((size_t)layer.blocks() * sets * FILTERS * ROWS, 0);
-  for (int f = 0; f < layer.outputs; f++) {
-    for (int row = 0; row < depth; row++) {
-      size_t set = (size_t)(row / layer.block()) * sets + f / FILTERS;
-      size_t pair = row % layer.block() / 2;
-      size_t place = ((set * ROWS / 2 + pair) * FILTERS + f % FILTERS) * 2 + row % 2;
-      layer.weights[place] = codes[(int64_t)f * depth + row];
-    }
-  }
-}
 
 // Where rows of tiles come from: a channel's pixels, moved by a place of the kernel.
 struct Sources {
@@ -162,15 +70,15 @@ class Filler {
   explicit Filler(const Sources& sources)
       : sources_(sources), layer_(sources.layer), in_(sources.in), out_(sources.out) {}
 
-  void move_to(int64_t position) {
+  void move_to(int64_t position, int room = TILE) {  // to `room` positions, of a tile at most
     position_ = position;
     int64_t row = row_of(out_), image = image_of(out_);
     segments_.clear();
-    for (int at = 0; at < TILE;) {
+    for (int at = 0; at < room;) {
       int64_t p = position + at;
       int n = p / image, y = p % image / row, x = p % row;
       if (n >= out_.images) break;
-      int count = std::min<int>(TILE - at, row - x), pixels = std::min<int>(count, out_.width - x);
+      int count = std::min<int>(room - at, row - x), pixels = std::min<int>(count, out_.width - x);
       if (y < out_.height && pixels > 0) segments_.push_back({at, pixels, n, y, x});
       at += count;
     }
@@ -253,11 +161,13 @@ void add_lists(const PtqLayer& layer, Start start, uint32_t end, const int16_t* 
   }
 }
 
-// Products of `pairs` pairs of rows, each COLUMNS positions wide, for FILTERS filters.
-void add_dense(const int16_t* weights, const int16_t* pairs_of_rows, int pairs, int32_t* sums) {
+// Products of `pairs` pairs of rows, each COLUMNS positions wide, for FILTERS filters, whose sums are
+// `apart` from each other.
+void add_dense(const int16_t* weights, const int16_t* pairs_of_rows, int pairs, int32_t* sums,
+               int apart = TILE) {
   Int a[FILTERS][2];
   for (int f = 0; f < FILTERS; f++) {
-    for (int v = 0; v < 2; v++) a[f][v] = load<Int>(sums + f * TILE + v * WIDE);
+    for (int v = 0; v < 2; v++) a[f][v] = load<Int>(sums + f * apart + v * WIDE);
   }
   for (int p = 0; p < pairs; p++, weights += 2 * FILTERS, pairs_of_rows += 2 * COLUMNS) {
     Short x[2] = {load<Short>(pairs_of_rows), load<Short>(pairs_of_rows + LANES)};
@@ -267,7 +177,7 @@ void add_dense(const int16_t* weights, const int16_t* pairs_of_rows, int pairs, 
     }
   }
   for (int f = 0; f < FILTERS; f++) {
-    for (int v = 0; v < 2; v++) store(sums + f * TILE + v * WIDE, a[f][v]);
+    for (int v = 0; v < 2; v++) store(sums + f * apart + v * WIDE, a[f][v]);
   }
 }
 
@@ -282,7 +192,7 @@ void pair_up(const int16_t* tile, int rows, int16_t* pairs) {
 }
 
 void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t position, int first,
-            int last, const int32_t* sums) {
+            int last, const int32_t* sums, int room = TILE) {
   constexpr int AHEAD = 4;  // filters whose planes are asked for in advance
   int64_t plane = plane_of(out);
   Float low = (float)out.low - Float{}, high = (float)out.high - Float{};
@@ -302,7 +212,7 @@ void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t 
     int64_t place = f * plane + lead_of(out) + position;
     const int16_t* ahead = out.data + place + (f + AHEAD < last ? AHEAD * plane : 0);
     for (int i = 0; i < TILE; i += 32) __builtin_prefetch(ahead + i, 1);
-    for (int v = 0; v < TILE; v += LANES) {
+    for (int v = 0; v < room; v += LANES) {
       Int codes[2];
       for (int i = 0; i < 2; i++) {
         int at = v + i * WIDE;
@@ -314,7 +224,7 @@ void finish(const PtqEnd& end, const PtqMap& out, const Filler& filler, int64_t 
         codes[i] = to_codes(x, low, high);
       }
       Short both = narrow(codes[0], codes[1]) & load<Short>(filler.mask() + v);
-      store(out.data + place + v, both);
+      std::memcpy(out.data + place + v, &both, std::min(LANES, room - v) * sizeof(int16_t));
     }
   }
 }
@@ -351,10 +261,9 @@ void convolve(const PtqLayer& layer, const PtqMap& in, const PtqMap& out, const 
           int16_t* pairs = pair_memory.get(ROWS * TILE);
           if (rows % 2) std::memset(tile + rows * TILE, 0, TILE * sizeof *tile);
           pair_up(tile, rows, pairs);
-          int sets = (layer.outputs + FILTERS - 1) / FILTERS;
-          for (int set = 0; set < sets; set++) {
-            const int16_t* weights =
-                &layer.weights[((size_t)block * sets + set) * FILTERS * ROWS];
+          for (int set = 0; set < layer.sets(); set++) {
+            size_t place = (size_t)block * layer.sets() + set;
+            const int16_t* weights = &layer.weights[place * FILTERS * ROWS];
             for (int c = 0; c < TILE; c += COLUMNS) {
               add_dense(weights, pairs + (size_t)c * ROWS, (rows + 1) / 2,
                         sums + (size_t)set * FILTERS * TILE + c);
@@ -369,6 +278,68 @@ void convolve(const PtqLayer& layer, const PtqMap& in, const PtqMap& out, const 
         }
       }
       finish(end, out, filler, position, filter, filter + count, sums);
+    }
+  });
+}
+
+// The same by transformed weights; a piece of work is a strip of two rows of outputs.
+void convolve_squares(const PtqLayer& layer, const PtqMap& in, const PtqMap& out,
+                      const PtqEnd& end, int threads) {
+  using ptq::PLACES, ptq::SQUARES;
+  int row = row_of(out), strips = (row + TILE - 1) / TILE, doubles = (out.height + 1) / 2;
+  int pairs = layer.pairs(), filters = layer.sets() * FILTERS;
+  Sources sources(layer, in, out);
+  ptq::in_parallel(out.images * doubles * strips, threads, [&](int job) {
+    static thread_local Aligned<int16_t> pair_memory;
+    static thread_local Aligned<int32_t> sum_memory;
+    int n = job / strips / doubles, y = job / strips % doubles * 2, x = job % strips * TILE;
+    int squares = round_up(std::min(SQUARES, (row - x + 1) / 2), COLUMNS);
+    int16_t* inputs = pair_memory.get((size_t)PLACES * SQUARES * pairs * 2);
+    for (int pair = 0; pair < pairs; pair++) {
+      alignas(64) int16_t made[2][PLACES][SQUARES] = {};
+      for (int i = 0; i < std::min(2, layer.inputs - 2 * pair); i++) {
+        const int16_t* rows[4];
+        for (int k = 0; k < 4; k++) {  // below a picture is one row of zeros
+          int64_t from = n * image_of(in) + std::min(y - 1 + k, in.height) * row_of(in) + x - 1;
+          rows[k] = channel(in, 2 * pair + i) + lead_of(in) + from;
+        }
+        ptq::transform_inputs(rows, squares, made[i]);
+      }
+      for (int k = 0; k < PLACES; k++) {
+        for (int at = 0; at < squares; at += LANES) {
+          size_t place = ((size_t)k * SQUARES + at / COLUMNS * COLUMNS) * pairs + pair * COLUMNS;
+          interleave(load<Short>(made[0][k] + at), load<Short>(made[1][k] + at),
+                     inputs + (place + at % COLUMNS) * 2);
+        }
+      }
+    }
+    int32_t* sums = sum_memory.get((size_t)filters * (PLACES * SQUARES + 2 * TILE));
+    int32_t *upper = sums + (size_t)filters * PLACES * SQUARES, *lower = upper + filters * TILE;
+    std::memset(sums, 0, (size_t)filters * PLACES * SQUARES * sizeof *sums);
+    for (int k = 0; k < PLACES; k++) {
+      for (int at = 0; at < squares; at += COLUMNS) {
+        const int16_t* from = inputs + ((size_t)k * SQUARES + at) * pairs * 2;
+        for (int set = 0; set < layer.sets(); set++) {
+          const int16_t* weights = &layer.weights[((size_t)k * layer.sets() + set) * pairs * FILTERS * 2];
+          add_dense(weights, from, pairs, sums + ((size_t)set * FILTERS * PLACES + k) * SQUARES + at,
+                    PLACES * SQUARES);
+        }
+      }
+    }
+    for (int f = 0; f < layer.outputs; f++) {
+      auto m = (const int32_t(*)[SQUARES])(sums + (size_t)f * PLACES * SQUARES);
+      ptq::transform_sums(m, squares, upper + f * TILE, lower + f * TILE);
+    }
+    int room = std::min(TILE, row - x);
+    for (int i = 0; i < std::min(2, out.height - y); i++) {
+      int64_t position = n * image_of(out) + (int64_t)(y + i) * row + x;
+      Filler filler(sources);
+      filler.move_to(position, room);
+      finish(end, out, filler, position, 0, layer.outputs, i ? lower : upper, room);
+    }
+    for (int f = 0; end.out && y + 2 >= out.height && f < layer.outputs; f++) {
+      int64_t below = n * image_of(out) + (int64_t)out.height * row + x;
+      std::memset(channel(out, f) + lead_of(out) + below, 0, room * sizeof(int16_t));
     }
   });
 }
@@ -400,7 +371,8 @@ PtqLayer* ptq_layer(const int32_t* geometry, const int8_t* codes, int32_t dense)
     }
     if (sum * largest > INT32_MAX) return nullptr;
   }
-  dense ? make_weights(*layer, codes) : make_lists(*layer, codes);
+  layer->winograd = layer->is_square() && make_transformed(*layer, codes);
+  if (!layer->winograd) dense ? make_weights(*layer, codes) : make_lists(*layer, codes);
   return layer.release();
 }
 void ptq_free(PtqLayer* layer) { delete layer; }
@@ -423,7 +395,7 @@ int32_t ptq_convolve(const PtqLayer* layer, const PtqMap* in, const PtqMap* shap
   }
   if (!fits) return 1;
   if (end->out) clear_ends(out);
-  convolve(*layer, *in, out, *end, threads);
+  (layer->winograd ? convolve_squares : convolve)(*layer, *in, out, *end, threads);
   return 0;
 }
 }

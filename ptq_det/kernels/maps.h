@@ -43,7 +43,7 @@ int64_t positions_of(const PtqMap& m) {
   return std::max<int64_t>(m.images * image_of(m) - row_of(m), 0);
 }
 int64_t plane_of(const PtqMap& m) {
-  int64_t size = round_up(lead_of(m) + positions_of(m) + row_of(m) + 1 + TILE, 32);
+  int64_t size = round_up(lead_of(m) + positions_of(m) + row_of(m) + 1 + 2 * TILE, 32);
   return size % 2048 ? size : size + 32;  // planes 4 KB apart would share a few lines of the cache
 }
 int16_t* channel(const PtqMap& m, int64_t c) { return m.data + c * plane_of(m); }

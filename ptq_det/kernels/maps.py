@@ -9,6 +9,7 @@ from .library import CLevel, CMap, Kernels
 __all__ = ["Map", "Maps", "roi_align"]
 
 _SPAN = 64  # channels that kernels pool at a time
+_ROOMY, _SMALL = 2, 1 << 19  # how much more than it needs a map may take, in codes
 
 
 class Map:
@@ -168,28 +169,28 @@ class Maps:
 
     def take(self, count: int) -> np.ndarray:
         """int16 memory of at least so many codes, aligned to 64 bytes."""
-        fits = [each for each in self._free if len(each) >= count]
+        fits = [each for each in self._free if count <= len(each) <= max(_ROOMY * count, _SMALL)]
         if fits:
-            smallest = min(fits, key=len)
-            self._free = [each for each in self._free if each is not smallest]
-            return smallest
-        if self._free:  # the largest makes room for what is larger still: memory does not grow
-            largest = max(self._free, key=len)
-            self._free = [each for each in self._free if each is not largest]
+            return self._out(min(fits, key=len))
+        # What is too small makes room for what is larger: memory does not grow.
+        smaller = [each for each in self._free if len(each) < count]
+        if smaller:
+            self._out(max(smaller, key=len))
         raw = np.empty(2 * count + 64, np.uint8)
         offset = -raw.ctypes.data % 64
         return raw[offset : offset + 2 * count].view(np.int16)
+
+    def _out(self, memory: np.ndarray) -> np.ndarray:
+        self._free = [each for each in self._free if each is not memory]
+        return memory
 
     def give(self, memory: np.ndarray) -> None:
         """Take memory back."""
         self._free.append(memory)
 
-    def halve(self) -> None:
-        """Give the system the largest back, up to half of all that is free."""
-        self._free.sort(key=len)
-        most = self.bytes / 2
-        while self._free and self.bytes - self._free[-1].nbytes >= most:
-            self._free.pop()
+    def clear(self) -> None:
+        """Give the system back all that is free."""
+        self._free.clear()
 
     @property
     def bytes(self) -> int:

@@ -57,17 +57,19 @@ static void fail(const char* what) {
   std::exit(1);
 }
 
-static void convolution(bool dense) {
+static void convolution(bool dense, bool square = false) {
   int kernel[2], stride[2], padding[2], dilation[2], in[2], out[2];
   for (int i = 0; i < 2; i++) {
     kernel[i] = number(1, 5), stride[i] = number(1, 3), dilation[i] = number(1, 2);
     padding[i] = number(0, 3), in[i] = number(1, 40);
     if (number(0, 1)) stride[i] = dilation[i] = 1, padding[i] = kernel[i] / 2;
+    if (square) kernel[i] = 3, stride[i] = dilation[i] = padding[i] = 1;
     int reach = dilation[i] * (kernel[i] - 1) + 1;
     in[i] = std::max(in[i], reach - 2 * padding[i]);
     out[i] = (in[i] + 2 * padding[i] - reach) / stride[i] + 1;
   }
-  int inputs = number(1, 70), filters = number(1, 140), images = number(1, 2);
+  if (square) in[1] = out[1] = number(1, 150);
+  int inputs = number(square ? 16 : 1, 70), filters = number(1, 140), images = number(1, 2);
   int high = number(0, 1) ? 511 : 32767, low = number(0, 1) ? 0 : -high, zeros = number(0, 10);
   if (dense) high = 4095, low = -4095;
   std::vector<int8_t> codes(filters * inputs * kernel[0] * kernel[1]);
@@ -78,6 +80,7 @@ static void convolution(bool dense) {
                         padding[1], dilation[0], dilation[1], low, high};
   Owned x(images, inputs, in[0], in[1], low, high), y(images, filters, out[0], out[1], -900, 900);
   x.fill();
+  for (auto& code : y.memory) code = 77;  // so must not margins stay
   y.fill();
   PtqLayer* layer = ptq_layer(geometry, codes.data(), dense);
   if (!layer) fail("a layer was refused");
@@ -111,6 +114,13 @@ static void convolution(bool dense) {
           double off = want - y.at(n, f, oy, ox);
           if (off > 0.51 || off < -0.51) fail("a code");
         }
+  int64_t row = out[1] + 1, image = (out[0] + 1) * row, lead = ptq_lead(&y.map);
+  for (int f = 0; f < filters; f++)
+    for (int64_t p = 0; p < ptq_plane(&y.map); p++) {
+      int64_t n = (p - lead) / image, rest = (p - lead) % image;
+      bool pixel = p >= lead && n < images && rest / row < out[0] && rest % row < out[1];
+      if (!pixel && y.map.data[f * ptq_plane(&y.map) + p]) fail("a margin");
+    }
   ptq_free(layer);
 }
 
@@ -156,7 +166,7 @@ static void detector() {
 int main(int count, char** words) {
   int cases = count > 1 ? std::atoi(words[1]) : 100;
   for (int i = 0; i < cases; i++) {
-    convolution(i % 2);
+    convolution(i % 3, i % 3 == 2);
     detector();
   }
   std::printf("%d cases\n", cases);

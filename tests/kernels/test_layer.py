@@ -106,6 +106,34 @@ def test_dense_weights_of_8_bits(filters):
     check(codes, RANDOM.integers(0, 4096, (1, 37, 11, 13)), 0, 4095, dense=True, padding=1)
 
 
+@pytest.mark.parametrize("high", [4095, 8191, 8192, 30000])
+@pytest.mark.parametrize("inputs", [16, 57, 200])
+def test_dense_squares_at_their_limits(high, inputs):
+    """3 x 3, with fewer products where their inputs have room to grow, and in full elsewhere."""
+    codes = np.full((20, inputs, 3, 3), 127, np.int8)
+    codes[1] = -128
+    codes[2, :, ::2] = -127
+    codes[3, :, :, ::2] = -128
+    codes[4:] = RANDOM.integers(-128, 128, codes[4:].shape)
+    if inputs * 9 * 128 * high > 2**31 - 1:
+        with pytest.raises(ValueError, match="32 bits"):
+            KernelLayer(codes, *np.ones((2, 20), np.float32), -high, high, dense=True)
+        return
+    signs = np.where((np.indices((7, 9)).sum(0) % 2) == 0, 1, -1)
+    for size in ((1, 1), (2, 3), (7, 9)):
+        chess = np.broadcast_to(signs[: size[0], : size[1]], (2, inputs, *size))
+        for x in (chess * high, np.full_like(chess, high), np.full_like(chess, -high)):
+            check(codes, x, -high, high, dense=True, padding=1)
+
+
+@pytest.mark.parametrize("size", [(3, 62), (4, 63), (5, 64), (2, 65), (6, 129)])
+def test_dense_squares_of_odd_sizes(size):
+    codes = RANDOM.integers(-127, 128, (33, 19, 3, 3)).astype(np.int8)
+    x = RANDOM.integers(-4095, 4096, (2, 19, *size))
+    for threads in (1, 2):
+        check(codes, x, -4095, 4095, dense=True, threads=threads, padding=1)
+
+
 def test_equal_bits_on_one_thread_two_and_again_one():
     codes = ternary((256, 256, 3, 3), 0.8)
     x = Map((1, 256, 21, 33), 0, 511, Maps()).set(RANDOM.integers(0, 512, (1, 256, 21, 33)))

@@ -121,10 +121,20 @@ def test_memory_is_used_again_and_does_not_grow():
     assert 2 * largest <= maps.bytes <= 3 * largest
 
 
-def test_half_of_what_is_free_may_be_given_back():
+def test_a_small_map_does_not_take_large_memory():
     maps = Maps()
-    for each in [maps.take(1000 * count) for count in (1, 2, 3, 2)]:
-        maps.give(each)
-    maps.halve()
-    assert maps.bytes == 2 * 5000
-    Maps().halve()
+    large, small = 1 << 22, 1 << 20
+    maps.give(maps.take(large))
+    taken = maps.take(small)
+    assert len(taken) == small and maps.bytes == 2 * large
+    maps.give(taken)
+    assert len(maps.take(large - 1)) == large and maps.bytes == 2 * small
+    assert len(maps.take(100)) == 100  # nor does it replace any
+    assert maps.bytes == 2 * small
+
+
+def test_what_is_free_may_be_given_back():
+    maps = Maps()
+    maps.give(maps.take(1000))
+    maps.clear()
+    assert maps.bytes == 0

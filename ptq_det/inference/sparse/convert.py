@@ -247,14 +247,25 @@ class _Converter:
             )
             self._keypoint_head(heads.keypoint_head)
         # Detectron2 would hold the features while it pastes masks, when memory is at its peak.
+        pooler = heads.box_pooler
+        pooler = heads.mask_pooler if heads.mask_on else pooler
+        pooler = heads.keypoint_pooler if heads.keypoint_on else pooler
+        if pooler is not heads.box_pooler or not cascade:  # a cascade's boxes are pooled again
+            pooler.register_forward_hook(self._free_levels)
         heads.register_forward_hook(self._free_features)
 
+    @staticmethod
+    def _free_levels(module, args, output) -> None:
+        """A hook behind the pooler that is the last to take features."""
+        for level in args[0]:
+            level.free()
+
     def _free_features(self, module, args, output) -> None:
-        """A hook behind the heads, which are the last to take features."""
+        """A hook behind the heads: of what no pooler takes, and where there were no boxes."""
         for feature in args[1].values():
             feature.free()
         args[1].clear()
-        self._maps.halve()
+        self._maps.clear()
 
     def _box_head(self, head: nn.Module) -> SparseBoxHead:
         expect(head, FastRCNNConvFCHead)

@@ -105,6 +105,8 @@ class SparsePooler(nn.Module):
 
     def forward(self, x: list[Map], box_lists: list[Boxes]) -> Map:
         """Levels and boxes to ``(boxes, C, height, width)``."""
+        for level in x:  # whose planes are free then, for what comes
+            level.by_pixel(torch.get_num_threads())
         boxes = convert_boxes_to_pooler_format(box_lists)
         bins, channels = self.pooler.output_size[0], x[0].shape[1]
         shape = (len(boxes), channels, bins, bins)
