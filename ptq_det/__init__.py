@@ -27,6 +27,7 @@ if find_spec("detectron2") is not None:
     from . import data, modeling  # noqa: F401  (they register with Detectron2)
     from .config import add_ternary_config
     from .inference import load_packed
+    from .modeling.meta_arch import honour_ternary
     from .packing.packed_model import pack_model, packed_config
     from .ternary.ternarize import ternarize
     from .training.checkpoint import register_safetensors
@@ -34,6 +35,7 @@ if find_spec("detectron2") is not None:
     from .training.trainer import TernaryTrainer
 
     register_safetensors()
+    honour_ternary()
     for _plugin in filter(None, os.getenv("PTQ_DET_PLUGINS", "").split(",")):
         import_module(_plugin.strip())
 else:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from tabulate import tabulate
@@ -20,6 +19,7 @@ from ..engines import DEFAULT_ENGINE
 from ..errors import InputError
 from ..files import MIB, replacing
 from ..inference.evaluation import build_for_evaluation
+from ..modeling.meta_arch import build_float_model
 from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
 from ..ternary.statistics import TernaryStatistics
@@ -68,7 +68,7 @@ def run_demo(config_file: str, output: str, overrides: list[str] | None = None) 
 
     logger.info("1/4 Evaluating the float model %s", cfg.MODEL.WEIGHTS)
     with building("the model"):
-        float_model = build_model(cfg)
+        float_model = build_float_model(cfg)
     load_filled(float_model, cfg)
     float_ap = _average_precision(TernaryTrainer.test(cfg, float_model))
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
 
 from ..errors import InputError
+from ..modeling.meta_arch import build_float_model
 from ..training.data_checks import check_datasets
 from ..training.setting_checks import building
 
@@ -27,7 +27,7 @@ def built_from(cfg: CfgNode) -> Iterator[None]:
         cfg.defrost()
         cfg.MODEL.DEVICE = "cpu"
         with building("the model"):
-            build_model(cfg)
+            build_float_model(cfg)
         raise
 
 

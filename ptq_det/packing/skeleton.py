@@ -7,7 +7,6 @@ import torch
 import torchvision
 from detectron2.config import CfgNode
 from detectron2.layers import ROIAlignRotated
-from detectron2.modeling import build_model
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, RotatedAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformRotated
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
+from ..modeling.meta_arch import build_float_model
 from ..ternary.ternarize import make_plain
 from .architecture import Architecture
 from .container import PackedFileError
@@ -60,7 +60,7 @@ def build_skeleton(
             return _network(architecture, path)
         cfg.MODEL.DEVICE = device
         try:
-            model = build_model(cfg)
+            model = build_float_model(cfg)
         except PackedFileError:
             raise
         except Exception as error:  # values of a file can end anywhere in Detectron2's builders

@@ -3,10 +3,10 @@
 import logging
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from ..modeling.meta_arch import build_float_model
 from ..ternary.norms import fold_norms
 from ..ternary.ternarize import ternarize, ternary_layers
 from .architecture import Architecture
@@ -34,7 +34,7 @@ def packed_from_checkpoint(cfg: CfgNode) -> tuple[PackedModel, bool]:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     load_filled(model, cfg)
     return packed_from_model(model, cfg)

@@ -5,11 +5,13 @@ parameter ``weight`` is the latent weight. An official checkpoint loads into it,
 loads into the layer it replaced.
 """
 
+import logging
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d
+from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
 from ..quantizers import Quantizer
@@ -27,6 +29,13 @@ __all__ = [
     "TernaryLinear",
     "is_layer",
 ]
+
+_UNTENDED = (
+    "Ternary layers are trained without ptq_det.PTQHook: at their final sparsity from the first "
+    "iteration on, with neither stages nor compensation. Add it by "
+    "`trainer.register_hooks([ptq_det.PTQHook(cfg)])`; ptq_det.TernaryTrainer has it, and follows "
+    "TERNARY.OPTIMIZER and TERNARY.DISTILLATION too."
+)
 
 OWN_KEYS = ("scale", "pact.clip")
 """What a ternary layer may have in a state dict beside the keys of the layer it replaces."""
@@ -176,6 +185,8 @@ class TernaryLayer:
             value = self.from_filters(value).to(self.weight.dtype)
 
         def weight_rule(grad):
+            if self.ternary.stage is None:
+                log_first_n(logging.WARNING, _UNTENDED, name="ptq_det", key="message")
             self.ternary.cache.clear()  # a step follows, and the memory can be had until then
             self.ternary.decay.start(self.weight._version)
             with torch.autocast(grad.device.type, enabled=False):

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
-from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..modeling.meta_arch import build_float_model
 from ..ternary.ternarize import make_plain, unwrap
 
 __all__ = ["Distillation", "DistillationHook", "build_teacher"]
@@ -28,7 +28,7 @@ def build_teacher(cfg: CfgNode) -> nn.Module:
             "TERNARY.DISTILLATION needs a float model in MODEL.WEIGHTS to learn from, and it is "
             "empty; give one, or set TERNARY.DISTILLATION 0.0"
         )
-    teacher = build_model(cfg)
+    teacher = build_float_model(cfg)
     make_plain(teacher)
     DetectionCheckpointer(teacher).load(cfg.MODEL.WEIGHTS)
     teacher.eval().requires_grad_(False)

@@ -9,7 +9,6 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
-from detectron2.modeling import build_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
@@ -19,6 +18,7 @@ from ..errors import InputError
 from ..files import MIB
 from ..inference.evaluation import load_for_evaluation
 from ..inference.evaluators import build_evaluator
+from ..modeling.meta_arch import build_float_model
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
 from ..ternary.ternarize import check_trained, ternarize, unwrap
@@ -92,7 +92,7 @@ class TernaryTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg):
         """Build the model of the config, ternary where ``TERNARY.ENABLED`` says so."""
-        model = build_model(cfg)
+        model = build_float_model(cfg)
         if cfg.TERNARY.ENABLED:
             logging.getLogger(__name__).info("%s", ternarize(model, cfg))
         return model

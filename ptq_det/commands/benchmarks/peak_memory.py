@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from torch import nn
 
 from ...config import add_ternary_config
 from ...files import MIB
 from ...inference import load_packed
+from ...modeling.meta_arch import build_float_model
 
 
 def main(kind: str, name: str, path: str, folder: str, threads: str) -> None:
@@ -39,7 +39,7 @@ def load_model(kind: str, name: str, path: str, folder: str) -> nn.Module:
     add_ternary_config(cfg)
     cfg.set_new_allowed(True)  # nodes of other plugins, keys of other versions
     cfg.merge_from_file(f"{folder}/config.yaml")
-    model = build_model(cfg).eval()
+    model = build_float_model(cfg).eval()
     DetectionCheckpointer(model).load(path)
     return model.to(memory_format=torch.channels_last) if name == "channels-last" else model
 

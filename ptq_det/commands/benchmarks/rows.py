@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from ...engines import ENGINE_REGISTRY
 from ...errors import EngineError
 from ...inference.evaluation import build_for_evaluation
+from ...modeling.meta_arch import build_float_model
 from ...packing.packed_model import PackedModel
 from ...ternary.ternarize import make_plain
 from .allocator import StockInJemalloc, jemalloc
@@ -44,7 +44,7 @@ def stock_rows(packed: PackedModel, cfg: CfgNode, folder: str) -> dict[str, nn.M
 
 
 def _stock(packed: PackedModel, cfg: CfgNode) -> nn.Module:
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     make_plain(model)
     model.load_state_dict(packed.state_dict(), strict=False)
     return model.eval().requires_grad_(False)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from tqdm import tqdm
 
 from ...inference import load_packed
+from ...modeling.meta_arch import build_float_model
 from ...packing import decode_codes, encode_codes
 from ...packing.source import packed_from_checkpoint
 from ...training.config_file import read_config
@@ -236,7 +236,7 @@ def _time_loading(cfg, packed, rounds: int) -> dict:
             load_packed(file, "cpu")
             ours.append(time.perf_counter() - start)
             start = time.perf_counter()
-            model = build_model(cfg)
+            model = build_float_model(cfg)
             built = time.perf_counter()
             DetectionCheckpointer(model).load(checkpoint)
             end = time.perf_counter()

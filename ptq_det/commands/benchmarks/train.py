@@ -5,13 +5,13 @@ import time
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from tqdm import tqdm
 
+from ...modeling.meta_arch import build_float_model
 from ...ternary.schedule import Stage
 from ...ternary.ternarize import ternarize, ternary_layers
 from ...training.config_file import read_config
@@ -46,7 +46,7 @@ def benchmark_train(
     torch.manual_seed(0)
     data = _random_batch(cfg, size, batch)
     with building("the model"):
-        models = {"float": build_model(cfg), "ternary": build_model(cfg)}
+        models = {"float": build_float_model(cfg), "ternary": build_float_model(cfg)}
     ternarize(models["ternary"], cfg)
     _damp_residuals(models["ternary"])
     for layer in ternary_layers(models["ternary"]).values():
