@@ -10,11 +10,11 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import add_ternary_config, ternarize
 from ptq_det.data.weights import WEIGHTS_FOLDER
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import find_norms
 from ptq_det.ternary.ternarize import Conversion, ternary_layers
@@ -67,7 +67,7 @@ def built(request, tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
         cfg = read(request.param)
         settings = TernarySettings.from_cfg(cfg)
-        model = build_model(cfg)
+        model = build_float_model(cfg)
         record = ternarize(model, cfg) if settings.enabled else None
         return Built(request.param, settings, model, record)
 
@@ -129,12 +129,12 @@ def test_the_zoo_names_every_config():
 def test_the_main_config_fine_tunes_the_zoo_s_weights():
     cfg = read(FOLDER / "mask_rcnn_R50_ptq.yaml")
     assert cfg.MODEL.WEIGHTS.startswith("detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_FPN")
-    record = ternarize(build_model(cfg), cfg)
+    record = ternarize(build_float_model(cfg), cfg)
     assert len(record.converted) == 58 and record.weights == 43_679_744
 
 
 def test_mobilenet_s_norms_follow_their_batches_but_for_the_frozen_stem():
-    model = build_model(read(FOLDER / "mask_rcnn_mobilenet_v2_ptq.yaml"))
+    model = build_float_model(read(FOLDER / "mask_rcnn_mobilenet_v2_ptq.yaml"))
     frozen = [n for n, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)]
     assert frozen == ["backbone.bottom_up.features.0.1"]
 

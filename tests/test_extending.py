@@ -8,12 +8,13 @@ from itertools import product
 
 import pytest
 import torch
-from detectron2.modeling import BACKBONE_REGISTRY, build_model
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from ptq_det import TernaryTrainer, add_ternary_config, load_packed
 from ptq_det.engines import ENGINE_REGISTRY
 from ptq_det.errors import EngineError, InputError
 from ptq_det.inference.evaluation import load_for_evaluation
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.quantizers import QUANTIZER_REGISTRY
 from ptq_det.settings import TernarySettings
@@ -104,7 +105,7 @@ def test_a_builder_from_outside_is_used_by_config(extended, cfg):
     cfg.TERNARY.ENABLED = False
     cfg.TERNARY.SKIP = ["backbone.bottom_up.start"]
     assert TernarySettings.is_ternary_config(cfg)
-    names = set(ternary_layers(build_model(cfg)))
+    names = set(ternary_layers(build_float_model(cfg)))
     assert {f"backbone.bottom_up.steps.s{s}" for s in (4, 8, 16)} < names
     assert "backbone.fpn_output4" in names and "backbone.bottom_up.start" not in names
 

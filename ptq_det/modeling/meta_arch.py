@@ -83,7 +83,7 @@ def _make_ternary(model: nn.Module, cfg: CfgNode) -> None:
     logger = logging.getLogger("ptq_det")
     logger.info("%s", ternarize(model, cfg))
     engine = TernarySettings.from_cfg(cfg).engine
-    if engine != DEFAULT_ENGINE:
+    if engine and engine != DEFAULT_ENGINE:
         logger.warning(
             "This model runs in float: TERNARY.ENGINE %s is for packed files, which "
             "ptq_det.load_packed and tools/train_net.py --eval-only run.",

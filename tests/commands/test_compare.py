@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det.commands.compare import Result, compare, draw_comparison, read_runs, table_of
 from ptq_det.errors import InputError
+from ptq_det.modeling.meta_arch import build_float_model
 
 RUNS = {
     "control": ["TERNARY.ENABLED", "False"],
@@ -19,7 +19,7 @@ RUNS = {
 
 @pytest.fixture
 def setting(cfg, tmp_path):
-    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "float.pth")
+    torch.save({"model": build_float_model(cfg).state_dict()}, tmp_path / "float.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "float.pth")
     cfg.DATASETS.TEST = ("few_val",)
     cfg.SOLVER.MAX_ITER = 3

@@ -5,11 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detectron2.modeling import build_model
 from PIL import Image
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.draw import built_in_pictures, draw_predictions, predictor_of
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 
 
@@ -17,7 +17,7 @@ from ptq_det.packing.packed_model import PackedModel
 def file(cfg, tmp_path):
     cfg.DATASETS.TEST = ("few_val",)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
     return str(tmp_path / "m.safetensors")

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det.compensation.inputs import LayerInputs, _samples, column_groups
 from ptq_det.data.loader import build_resumable_train_loader
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.filters import to_filters
 
 LAYERS = [
@@ -49,7 +49,7 @@ def test_samples_of_a_transposed_convolution():
 
 
 def inputs_of(cfg, change=0.0):
-    exact, model = build_model(cfg), build_model(cfg)
+    exact, model = build_float_model(cfg), build_float_model(cfg)
     model.load_state_dict(exact.state_dict())
     with torch.no_grad():
         for parameter in model.backbone.parameters():

@@ -3,7 +3,6 @@ import logging
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import TernaryTrainer, ternarize
@@ -12,6 +11,7 @@ from ptq_det.compensation.moments import InputMoments
 from ptq_det.compensation.whole_model import _compensate_layer, compensate_model
 from ptq_det.data.loader import build_resumable_train_loader
 from ptq_det.errors import InputError
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import ternary_layers
 
@@ -34,7 +34,7 @@ def test_features_are_kept_better_than_in_one_shot(norm, cfg, caplog, monkeypatc
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
     caplog.set_level(logging.INFO, "ptq_det")
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
-    models = [build_model(cfg) for _ in range(3)]
+    models = [build_float_model(cfg) for _ in range(3)]
     for name, parameter in models[0].named_parameters():
         if norm == "FrozenBN" and "conv3" in name:
             parameter.data *= 0.1  # or features grow a thousandfold from block to block
@@ -91,7 +91,7 @@ def test_convolutions_of_other_kinds_stay_as_they_are(cfg):
 
 
 def test_layers_that_no_picture_reaches_stay_as_they_are(cfg):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     batches = [batch for batch, _ in zip(build_resumable_train_loader(cfg), range(4), strict=False)]
     for picture in itertools.chain(*batches):
         picture["instances"] = picture["instances"][:0]  # no boxes, so none for the mask head
@@ -124,7 +124,7 @@ def test_it_happens_before_the_first_iteration_alone(cfg, monkeypatch):
 
 
 def test_without_iterations_there_is_nothing_to_do(cfg):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     compensate_model(model, [], 0)
@@ -133,7 +133,7 @@ def test_without_iterations_there_is_nothing_to_do(cfg):
 
 
 def test_inputs_that_are_not_finite_are_said_with_the_layer_s_name(cfg):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     with torch.no_grad():
         model.roi_heads.box_head.fc1.bias.fill_(torch.inf)

@@ -2,11 +2,11 @@
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
 
 from ptq_det import load_packed, packed_config
 from ptq_det.data.weights import WEIGHTS_FOLDER
 from ptq_det.kernels import why_no_kernels
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.container import VERSION, Container
 from ptq_det.packing.packed_model import PackedModel
 
@@ -15,7 +15,7 @@ FLOAT, PACKED = (f"ptq_det://shapes_mask_rcnn_{kind}.safetensors" for kind in ("
 
 def test_float_weights_fill_their_model():
     cfg = packed_config(PACKED)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     weights = DetectionCheckpointer(model).load(FLOAT)
     assert not weights.get("incompatible", [])
 

@@ -2,7 +2,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from detectron2.modeling import build_model
 from onnx import numpy_helper
 
 from ptq_det import pack_model, ternarize
@@ -10,6 +9,7 @@ from ptq_det.errors import InputError
 from ptq_det.export.exporting import export_onnx
 from ptq_det.inference import calibrate
 from ptq_det.inference.calibration import take_any_score
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 from tests.modeling.test_architectures import PICTURE, narrow
 from tests.packing.conftest import _randomize_norms
@@ -30,7 +30,7 @@ UNKNOWN = {
 
 def packed(name, path, calibrated=True):
     cfg = narrow(name)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     _randomize_norms(model)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, path)

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
 from ptq_det.inference import calibrate
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 from tests.packing.conftest import _randomize_norms
 
@@ -15,7 +15,7 @@ PICTURE = {"image": torch.randint(0, 256, (3, 96, 80)), "height": 96, "width": 8
 
 
 def packed_file(cfg, path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     _randomize_norms(model)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, path)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 
@@ -14,6 +13,7 @@ from ptq_det import add_ternary_config, load_packed, pack_model, ternarize
 from ptq_det.errors import EngineError
 from ptq_det.inference import build_packed, calibrate
 from ptq_det.kernels import why_no_kernels
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 from tests.conftest import REPO
 
@@ -71,7 +71,7 @@ def sample() -> dict:
 @pytest.mark.parametrize("name", [name for name, _, _ in RECIPES])
 def test_a_step_of_training_reaches_the_latent_weights(name):
     cfg = narrow(name)
-    model = build_model(cfg).train()
+    model = build_float_model(cfg).train()
     converted = ternarize(model, cfg).converted
     with EventStorage():
         losses = model([sample()])
@@ -88,7 +88,7 @@ def flat(outputs) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "row", "engines"), RECIPES, ids=lambda x: str(x)[:48])
 def test_packs_loads_and_runs(name, row, engines, tmp_path):
     cfg = narrow(name)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     assert ternarize(model, cfg).weights > 10_000
     path = tmp_path / "m.safetensors"
     pack_model(model.eval(), cfg, path)

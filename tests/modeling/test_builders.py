@@ -2,9 +2,9 @@
 
 import pytest
 from detectron2 import model_zoo
-from detectron2.modeling import build_model
 
 from ptq_det import add_ternary_config, ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.ternarize import ternary_layers
 
 
@@ -18,7 +18,7 @@ def whole(cfg) -> set[str]:
     """Layers that the single switch makes ternary."""
     cfg = cfg.clone()
     add_ternary_config(cfg)
-    record = ternarize(build_model(cfg), cfg)
+    record = ternarize(build_float_model(cfg), cfg)
     return {*record.converted, *record.already}
 
 
@@ -42,7 +42,7 @@ def test_builders_give_what_the_switch_gives(name, keys):
         ["MODEL.BACKBONE.NAME", "build_ternary_resnet_fpn_backbone"]
         + ["MODEL.RPN.HEAD_NAME", "TernaryRPNHead", *keys]
     )
-    assert set(ternary_layers(build_model(cfg))) == expected
+    assert set(ternary_layers(build_float_model(cfg))) == expected
 
 
 def test_c4_builders_give_what_the_switch_gives():
@@ -53,7 +53,7 @@ def test_c4_builders_give_what_the_switch_gives():
         + ["MODEL.RPN.HEAD_NAME", "TernaryRPNHead"]
         + ["MODEL.ROI_HEADS.NAME", "TernaryRes5ROIHeads"]
     )
-    assert set(ternary_layers(build_model(cfg))) == expected
+    assert set(ternary_layers(build_float_model(cfg))) == expected
 
 
 def test_each_head_can_be_ternary_alone():
@@ -62,7 +62,7 @@ def test_each_head_can_be_ternary_alone():
         ["MODEL.ROI_BOX_HEAD.NAME", "TernaryFastRCNNConvFCHead"]
         + ["MODEL.ROI_MASK_HEAD.NAME", "TernaryMaskRCNNConvUpsampleHead"]
     )
-    names = set(ternary_layers(build_model(cfg)))
+    names = set(ternary_layers(build_float_model(cfg)))
     heads = ("roi_heads.box_head.", "roi_heads.mask_head.")
     assert names == {n for n in whole(cfg) if n.startswith(heads)} and len(names) == 7
 
@@ -70,7 +70,7 @@ def test_each_head_can_be_ternary_alone():
 def test_retinanet_fpn():
     cfg = zoo("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
     cfg.MODEL.BACKBONE.NAME = "build_ternary_retinanet_resnet_fpn_backbone"
-    names = set(ternary_layers(build_model(cfg)))
+    names = set(ternary_layers(build_float_model(cfg)))
     assert names == {n for n in whole(cfg) if n.startswith("backbone.")}
     assert "backbone.top_block.p6" in names and "backbone.bottom_up.res5.2.conv3" in names
 
@@ -81,6 +81,6 @@ def test_builders_read_the_node_where_there_is_one():
     cfg.TERNARY.SPARSITY = 0.6
     cfg.TERNARY.SKIP = ["roi_heads.box_head.fc1", *cfg.TERNARY.SKIP]
     cfg.MODEL.ROI_BOX_HEAD.NAME = "TernaryFastRCNNConvFCHead"
-    layers = ternary_layers(build_model(cfg))
+    layers = ternary_layers(build_float_model(cfg))
     assert list(layers) == ["roi_heads.box_head.fc2"]
     assert layers["roi_heads.box_head.fc2"].ternary.sparsity == 0.6

@@ -2,10 +2,11 @@ import pytest
 import torch
 import torchvision
 from detectron2.config import get_cfg
-from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling import build_backbone
 from torch import nn
 
 from ptq_det import add_ternary_config, load_packed, pack_model, ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.modeling.mobilenet import MobileNetV2
 
 
@@ -47,7 +48,7 @@ def test_the_pyramid_has_five_levels(mobilenet_cfg):
 
 
 def test_it_is_packed_with_its_norms_folded(mobilenet_cfg, tmp_path):
-    model = build_model(mobilenet_cfg)
+    model = build_float_model(mobilenet_cfg)
     record = ternarize(model, mobilenet_cfg)
     assert "backbone.bottom_up.features.0.0" in record.skipped
     assert "backbone.bottom_up.features.2.conv.1.0" in record.converted  # depthwise

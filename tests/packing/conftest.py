@@ -1,10 +1,10 @@
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 
 
 def _randomize_norms(model):
@@ -29,7 +29,7 @@ def randomize_norms():
 def model(cfg):
     """A tiny ternary Mask R-CNN whose norms do something, in evaluation mode."""
     torch.manual_seed(0)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     _randomize_norms(model)
     ternarize(model, cfg)
     return model.eval()

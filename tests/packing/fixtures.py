@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
 from ptq_det.inference import calibrate
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.container import VERSION
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.activations import PACT
@@ -46,7 +46,7 @@ def write_fixture(folder: Path) -> Path:
     cfg = tiny_cfg("output")
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("shapes_train",), ("shapes_val",)
     cfg.TERNARY.SCALE, cfg.TERNARY.ACTIVATION_BITS = "shift", 6
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     _randomize_norms(model)
     ternarize(model, cfg)
     fold_norms(model.eval())

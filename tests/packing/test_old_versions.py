@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 
 import pytest
-from detectron2.modeling import build_model
 
 from ptq_det import load_packed, packed_config
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.container import _READABLE, Container
 from ptq_det.packing.packed_model import PackedModel
 from tests.packing.fixtures import digests_of, features_of, write_fixture
@@ -52,7 +52,7 @@ def test_builders_and_keys_of_an_old_config_do_not_matter(tmp_path):
     assert packed.config.count("Ternary") == 2 and "NotRegisteredHere" in packed.config
     packed.write(tmp_path / "m.safetensors")
     load_packed(tmp_path / "m.safetensors", "cpu")
-    build_model(packed_config(tmp_path / "m.safetensors"))
+    build_float_model(packed_config(tmp_path / "m.safetensors"))
 
 
 @pytest.mark.parametrize("version", _READABLE)

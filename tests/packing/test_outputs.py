@@ -6,12 +6,12 @@ import logging
 import pytest
 import torch
 import torchvision
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.classification import classifier_config
 from ptq_det.errors import InputError
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.architecture import Architecture
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.activations import fix_input
@@ -80,7 +80,7 @@ def test_stale_codes_are_refused(model, cfg, tmp_path, monkeypatch):
 def test_nothing_is_refused_of_what_was_built(quantizer, activation_bits, cfg, randomize_norms):
     cfg.TERNARY.QUANTIZER, cfg.TERNARY.ACTIVATION_BITS = quantizer, activation_bits
     cfg.TERNARY.FREEZE_START = 0.9 if quantizer in ("PTQ", "TTQ") else 1.0
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     randomize_norms(model)
     ternarize(model, cfg)
     for name, parameter in model.named_parameters():
@@ -146,7 +146,7 @@ def test_what_cannot_run_in_float64_is_compared_in_float32(model, cfg, tmp_path)
 def test_frozen_codes_of_shift_behind_live_norms_are_not_rounded_again(cfg, randomize_norms):
     cfg.TERNARY.SCALE = "shift"
     cfg.MODEL.RESNETS.NORM = "BN"
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     randomize_norms(model)
     ternarize(model, cfg)
     for layer in ternary_layers(model).values():

@@ -5,10 +5,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
-from detectron2.modeling import build_model
 
 from ptq_det import load_packed, pack_model, packed_config, ternarize
 from ptq_det.errors import InputError
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing import PackedFileError
 from ptq_det.packing.container import Container
 from ptq_det.packing.packed_model import PackedModel
@@ -46,7 +46,7 @@ def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms, assert_same_
     cfg.MODEL.FPN.NORM = norm
     cfg.MODEL.FPN.OUT_CHANNELS = 32  # as many as a group norm has groups
     torch.manual_seed(0)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     randomize_norms(model)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
@@ -55,7 +55,7 @@ def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms, assert_same_
 
 def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms, assert_same_function):
     cfg.TERNARY.QUANTIZER = "TTQ"
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     randomize_norms(model)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
@@ -64,7 +64,7 @@ def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms, assert_same
 
 def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
     cfg.TERNARY.ACTIVATION_BITS = 3
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     randomize_norms(model)
     ternarize(model, cfg)
     for layer in ternary_layers(model).values():
@@ -77,7 +77,7 @@ def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
     packed = PackedModel.read(path)
     assert (packed.layers[name].activation_bits, packed.layers[name].clip) == (3, 2.0)
     loaded = load_packed(path)
-    other = build_model(cfg)
+    other = build_float_model(cfg)
     ternarize(other, cfg)
     DetectionCheckpointer(other.eval()).load(path)
     expected = model.get_submodule(name)(x)
@@ -89,14 +89,14 @@ def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
 
 
 def test_a_stock_model_loads_the_state_dict(model, file, cfg, picture, assert_same_function):
-    stock = build_model(cfg).eval()
+    stock = build_float_model(cfg).eval()
     missing, unexpected = stock.load_state_dict(PackedModel.read(file).state_dict(), strict=False)
     assert not missing and not unexpected
     assert_same_function(load_packed(file), stock, picture, tolerance=1e-5)
 
 
 def test_weights_by_checkpointer_and_predictor(model, file, cfg, picture, assert_same_function):
-    ternary = build_model(cfg).eval()
+    ternary = build_float_model(cfg).eval()
     ternarize(ternary, cfg)
     DetectionCheckpointer(ternary).load(str(file))
     assert_same_function(load_packed(file), ternary, picture, tolerance=1e-5)
@@ -108,7 +108,7 @@ def test_weights_by_checkpointer_and_predictor(model, file, cfg, picture, assert
 
 
 def test_training_takes_the_weights_for_latent_ones(file, cfg):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     DetectionCheckpointer(model).load(str(file))
     layers = ternary_layers(model)
@@ -122,7 +122,7 @@ def test_training_takes_the_weights_for_latent_ones(file, cfg):
 def test_another_config_is_refused(file, cfg):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 9
     with pytest.raises(InputError, match=r"packed model of another config.*box_predictor"):
-        DetectionCheckpointer(build_model(cfg).eval()).load(str(file))
+        DetectionCheckpointer(build_float_model(cfg).eval()).load(str(file))
 
 
 def test_the_file_tells_nothing_of_its_place(model, cfg, tmp_path):
@@ -153,7 +153,7 @@ def test_a_model_that_its_config_does_not_build_is_not_written(model, cfg, tmp_p
 
 def test_a_plain_model_is_refused(cfg, tmp_path):
     with pytest.raises(InputError, match="no ternary layers"):
-        pack_model(build_model(cfg), cfg, tmp_path / "m.safetensors")
+        pack_model(build_float_model(cfg), cfg, tmp_path / "m.safetensors")
 
 
 def test_the_same_model_gives_the_same_bytes(model, file, cfg, tmp_path):

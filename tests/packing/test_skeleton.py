@@ -3,9 +3,9 @@ import time
 import pytest
 import torch
 from detectron2 import model_zoo
-from detectron2.modeling import build_model
 from torch import nn
 
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing import PackedFileError
 from ptq_det.packing.architecture import Architecture
 from ptq_det.packing.skeleton import build_skeleton
@@ -15,7 +15,7 @@ def test_building_draws_no_random_weights(cfg):
     state = torch.get_rng_state()
     model = build_skeleton(Architecture(), cfg.clone(), "m")
     assert torch.equal(torch.get_rng_state(), state)
-    assert model.state_dict().keys() == build_model(cfg).state_dict().keys()
+    assert model.state_dict().keys() == build_float_model(cfg).state_dict().keys()
 
 
 def test_shapes_alone_need_no_memory(cfg):

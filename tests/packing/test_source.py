@@ -1,7 +1,7 @@
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.source import packed_from_checkpoint
 from ptq_det.ternary.ternarize import ternary_layers
 
@@ -12,7 +12,7 @@ def save(model, path):
 
 
 def test_a_float_checkpoint_is_ternarized_in_one_shot(cfg, tmp_path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     cfg.MODEL.WEIGHTS = save(model, tmp_path / "float.pth")
     packed, one_shot = packed_from_checkpoint(cfg)
     assert one_shot

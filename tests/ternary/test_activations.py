@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 from detectron2.layers import Conv2d
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.activations import PACT, fix_input, layers_after_relu, quantize_activation
 from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import make_plain, ternary_layers
@@ -50,7 +50,7 @@ def test_an_empty_batch_starts_too():
 
 
 def test_layers_after_a_relu(cfg):
-    found = layers_after_relu(build_model(cfg))
+    found = layers_after_relu(build_float_model(cfg))
     inside = "backbone.bottom_up.res2.0."
     assert {inside + name for name in ("conv1", "conv2", "conv3", "shortcut")} <= found
     assert "roi_heads.box_head.fc2" in found and "roi_heads.mask_head.deconv" in found

@@ -1,10 +1,10 @@
 import torch
 import torchvision
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.norms import find_norms, fold_norms, norm_factor_and_shift
 
 
@@ -16,7 +16,7 @@ def test_every_norm_of_a_residual_network_is_found():
 
 
 def test_norms_inside_convolutions(cfg):
-    norms = find_norms(build_model(cfg))
+    norms = find_norms(build_float_model(cfg))
     assert norms["backbone.bottom_up.stem.conv1"] == "backbone.bottom_up.stem.conv1.norm"
     assert norms["backbone.fpn_lateral5"] == "backbone.fpn_lateral5.norm"
     assert "roi_heads.mask_head.mask_fcn1" not in norms

@@ -2,17 +2,17 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.layers import Conv2d
-from detectron2.modeling import build_model
 from torch import nn
 
 from ptq_det import ternarize
 from ptq_det.errors import InputError, UntrainedLayersError
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.layers import TernaryLayer
 from ptq_det.ternary.ternarize import check_trained, make_plain, ternary_layers
 
 
 def test_parameters_and_checkpoint_keys_are_kept(cfg):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     parameters = {name: id(p) for name, p in model.named_parameters()}
     modules = {name: id(m) for name, m in model.named_modules()}
     keys = list(model.state_dict())
@@ -25,7 +25,7 @@ def test_parameters_and_checkpoint_keys_are_kept(cfg):
 
 
 def test_stem_and_outputs_stay_in_float_and_the_record_says_why(cfg):
-    record = ternarize(build_model(cfg), cfg)
+    record = ternarize(build_float_model(cfg), cfg)
     assert set(record.skipped) == {
         "backbone.bottom_up.stem.conv1",
         "proposal_generator.rpn_head.objectness_logits",
@@ -40,7 +40,7 @@ def test_stem_and_outputs_stay_in_float_and_the_record_says_why(cfg):
 
 
 def test_a_second_call_does_nothing(cfg):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     first = ternarize(model, cfg)
     states = {name: layer.ternary for name, layer in ternary_layers(model).items()}
     second = ternarize(model, cfg)
@@ -61,7 +61,7 @@ def test_layers_of_other_types_are_named_not_converted(cfg):
 
 def test_sparsity_overrides_reach_their_layers(cfg):
     cfg.TERNARY.SPARSITY_OVERRIDES = [["roi_heads.box_head.*", 0.9]]
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     record = ternarize(model, cfg)
     assert record.converted["roi_heads.box_head.fc1"] == 0.9
     assert record.converted["roi_heads.mask_head.deconv"] == 0.8
@@ -71,7 +71,7 @@ def test_sparsity_overrides_reach_their_layers(cfg):
 
 def test_an_override_that_matches_nothing_is_refused(cfg):
     cfg.TERNARY.SPARSITY_OVERRIDES = [["roi_head.*", 0.9]]
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     with pytest.raises(InputError, match=r"\['roi_head.\*', 0.9\].*no ternary layer"):
         ternarize(model, cfg)
     assert not ternary_layers(model)
@@ -79,7 +79,7 @@ def test_an_override_that_matches_nothing_is_refused(cfg):
 
 def test_a_frozen_layer_is_refused_and_nothing_converted(cfg):
     cfg.MODEL.BACKBONE.FREEZE_AT = 2
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     with pytest.raises(InputError, match=r"backbone.bottom_up.res2.0.conv1") as error:
         ternarize(model, cfg)
     assert "FREEZE_AT" in str(error.value) and "stem" not in str(error.value).split("\n")[1]
@@ -87,21 +87,21 @@ def test_a_frozen_layer_is_refused_and_nothing_converted(cfg):
 
 
 def test_plain_weights_load_without_a_missing_key_and_go_back(cfg, tmp_path):
-    stock = build_model(cfg)
+    stock = build_float_model(cfg)
     DetectionCheckpointer(stock, str(tmp_path)).save("stock")
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     missing = DetectionCheckpointer(model)._load_model({"model": stock.state_dict()})
     assert missing.missing_keys == [] and missing.unexpected_keys == []
     assert not missing.incorrect_shapes
-    back = build_model(cfg).load_state_dict(model.state_dict(), strict=True)
+    back = build_float_model(cfg).load_state_dict(model.state_dict(), strict=True)
     assert back.missing_keys == [] and back.unexpected_keys == []
 
 
 def test_untrained_layers_are_named(cfg):
     cfg.TERNARY.REQUIRE_TRAINED = True
-    stock = build_model(cfg)
-    model = build_model(cfg)
+    stock = build_float_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     backbone_only = {k: v for k, v in stock.state_dict().items() if k.startswith("backbone.")}
     model.load_state_dict(backbone_only, strict=False)
@@ -117,9 +117,9 @@ def test_untrained_layers_are_named(cfg):
 
 def test_a_weight_of_another_shape_counts_as_untrained(cfg):
     cfg.TERNARY.REQUIRE_TRAINED = True
-    weights = build_model(cfg).state_dict()
+    weights = build_float_model(cfg).state_dict()
     weights["roi_heads.box_head.fc2.weight"] = torch.zeros(3, 3)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     DetectionCheckpointer(model)._load_model({"model": weights})
     with pytest.raises(UntrainedLayersError) as error:

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from tests.conftest import REPO
 
 QUICK = "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
@@ -34,7 +34,7 @@ def tool(repo, tmp_path):
 
 @pytest.fixture
 def file(cfg, tmp_path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
     return tmp_path / "m.safetensors"
@@ -87,7 +87,7 @@ def test_measure_size_of_a_classification_network(tool):
 def test_unpack_writes_a_plain_checkpoint(tool, file, cfg, tmp_path):
     tool("unpack", "m.safetensors", "m.pth")
     weights = torch.load(tmp_path / "m.pth", weights_only=True)["model"]
-    missing, unexpected = build_model(cfg).load_state_dict(weights, strict=False)
+    missing, unexpected = build_float_model(cfg).load_state_dict(weights, strict=False)
     assert not missing and not unexpected
     values = weights["roi_heads.mask_head.mask_fcn1.weight"].flatten(1)
     assert all(len(row.abs().unique()) <= 2 for row in values)

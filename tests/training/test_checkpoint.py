@@ -3,10 +3,10 @@ import importlib
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
 from safetensors.torch import save_file
 
 from ptq_det import pack_model, ternarize
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.training import checkpoint
 from ptq_det.training.checkpoint import load_weights, save_int8_weights
@@ -31,7 +31,7 @@ def test_int8_weights_come_back_to_half_a_step(tmp_path):
 
 
 def test_a_model_loads_half_precision_safetensors(cfg, tmp_path):
-    source, model = build_model(cfg), build_model(cfg)
+    source, model = build_float_model(cfg), build_float_model(cfg)
     half = {k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()}
     save_file(half, tmp_path / "w.safetensors")
     DetectionCheckpointer(model).load(str(tmp_path / "w.safetensors"))
@@ -48,20 +48,20 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_pickles_are_still_read_by_detectron2(cfg, tmp_path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
-    other = build_model(cfg)
+    other = build_float_model(cfg)
     DetectionCheckpointer(other).load(str(tmp_path / "w.pth"))
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
 
 
 def test_a_packed_file_is_known_by_its_content(cfg, tmp_path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
     (tmp_path / "m.safetensors").rename(tmp_path / "model_final.pth")
-    other = build_model(cfg).eval()
+    other = build_float_model(cfg).eval()
     DetectionCheckpointer(other).load(str(tmp_path / "model_final.pth"))
     weights = PackedModel.read(tmp_path / "model_final.pth").state_dict()
     assert torch.equal(other.backbone.fpn_lateral2.weight, weights["backbone.fpn_lateral2.weight"])
@@ -70,6 +70,6 @@ def test_a_packed_file_is_known_by_its_content(cfg, tmp_path):
 def test_loading_the_module_again_does_not_recurse(cfg, tmp_path):
     for _ in range(2):
         importlib.reload(checkpoint).register_safetensors()
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
-    DetectionCheckpointer(build_model(cfg)).load(str(tmp_path / "w.pth"))
+    DetectionCheckpointer(build_float_model(cfg)).load(str(tmp_path / "w.pth"))

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from ptq_det import TernaryTrainer, ternarize
 from ptq_det.errors import InputError
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.training.distillation import Distillation, build_teacher
 
 NAMES = {"loss_distill_features", "loss_distill_boxes", "loss_distill_masks"}
@@ -31,7 +31,7 @@ def teacher_like(model, cfg, tmp_path):
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
 def test_nothing_is_lost_to_an_equal_teacher(norm, cfg, batch, tmp_path):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     own = losses_of(model, batch)
     teacher = teacher_like(model, cfg, tmp_path)
     weights = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -48,7 +48,7 @@ def test_nothing_is_lost_to_an_equal_teacher(norm, cfg, batch, tmp_path):
 
 def test_a_ternary_student_learns_from_its_teacher(cfg, batch, tmp_path):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "FrozenBN"
-    student = build_model(cfg)
+    student = build_float_model(cfg)
     teacher = teacher_like(student, cfg, tmp_path)
     ternarize(student, cfg)
     Distillation(student, teacher, 1.0)
@@ -67,8 +67,8 @@ def test_a_ternary_student_learns_from_its_teacher(cfg, batch, tmp_path):
 
 
 def test_the_weight_multiplies_the_losses(cfg, batch, tmp_path):
-    student = build_model(cfg)
-    teacher = teacher_like(build_model(cfg), cfg, tmp_path)
+    student = build_float_model(cfg)
+    teacher = teacher_like(build_float_model(cfg), cfg, tmp_path)
     distillation = Distillation(student, teacher, 1.0)
     once = losses_of(student, batch)
     distillation.remove()
@@ -81,7 +81,7 @@ def test_the_weight_multiplies_the_losses(cfg, batch, tmp_path):
 
 
 def test_the_trainer_distils(cfg, tmp_path):
-    teacher_like(build_model(cfg), cfg, tmp_path)
+    teacher_like(build_float_model(cfg), cfg, tmp_path)
     cfg.TERNARY.DISTILLATION = 0.5
     cfg.SOLVER.MAX_ITER = 2
     trainer = TernaryTrainer(cfg)

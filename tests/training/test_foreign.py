@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
 from safetensors.torch import save_file
 
 from ptq_det.errors import InputError
+from ptq_det.modeling.meta_arch import build_float_model
 
 NAME = "backbone.fpn_lateral2.weight"
 
@@ -19,7 +19,7 @@ def prefixed(weights, prefix):
 
 
 def loaded(cfg, path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     DetectionCheckpointer(model).load(str(path))
     return model.state_dict()[NAME]
 
@@ -51,7 +51,7 @@ def loaded(cfg, path):
     ],
 )
 def test_weights_are_found_where_other_tools_put_them(form, cfg, tmp_path):
-    weights = build_model(cfg).state_dict()
+    weights = build_float_model(cfg).state_dict()
     weights[NAME] = torch.full_like(weights[NAME], 0.5)
     torch.save(form(weights), tmp_path / "w.pth")
     assert torch.equal(loaded(cfg, tmp_path / "w.pth"), weights[NAME])
@@ -79,13 +79,13 @@ def test_files_that_are_no_checkpoint_are_called_what_they_are(
 
 @pytest.mark.parametrize("name", ["w.pkl", "w.safetensors", "w.bin"])
 def test_torch_files_are_known_by_their_content(name, cfg, tmp_path):
-    weights = build_model(cfg).state_dict()
+    weights = build_float_model(cfg).state_dict()
     torch.save({"state_dict": weights}, tmp_path / name)
     assert torch.equal(loaded(cfg, tmp_path / name), weights[NAME])
 
 
 def test_safetensors_are_known_by_their_content(cfg, tmp_path):
-    weights = build_model(cfg).state_dict()
+    weights = build_float_model(cfg).state_dict()
     save_file(weights, tmp_path / "w.pth")
     assert torch.equal(loaded(cfg, tmp_path / "w.pth"), weights[NAME])
 
@@ -93,7 +93,7 @@ def test_safetensors_are_known_by_their_content(cfg, tmp_path):
 def test_the_backbone_of_a_zoo_is_still_translated(cfg, tmp_path):
     weights = {"conv1_w": np.full((8, 3, 7, 7), 0.5, np.float32), "conv1_momentum": np.zeros(1)}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({"blobs": weights}))
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     DetectionCheckpointer(model).load(str(tmp_path / "w.pkl"))
     assert bool((model.backbone.bottom_up.stem.conv1.weight == 0.5).all())
 
@@ -114,14 +114,14 @@ def test_files_without_weights_are_said(content, cfg, tmp_path):
 
 
 def test_a_pickle_of_a_model_s_weights(cfg, tmp_path):
-    weights = {k: v.numpy() for k, v in build_model(cfg).state_dict().items()}
+    weights = {k: v.numpy() for k, v in build_float_model(cfg).state_dict().items()}
     weights[NAME] = np.full_like(weights[NAME], 0.5)
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": weights}))
     assert bool((loaded(cfg, tmp_path / "w.pkl") == 0.5).all())
 
 
 def test_weights_that_are_no_numbers_are_refused(cfg, tmp_path):
-    weights = build_model(cfg).state_dict()
+    weights = build_float_model(cfg).state_dict()
     weights[NAME][0, 0] = float("nan")
     torch.save({"model": weights}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"fpn_lateral2\.weight holds values that are no finite"):
@@ -133,7 +133,7 @@ class Custom:
 
 
 def test_objects_that_could_run_code_are_named(cfg, tmp_path):
-    torch.save({"model": build_model(cfg).state_dict(), "x": Custom()}, tmp_path / "w.pth")
+    torch.save({"model": build_float_model(cfg).state_dict(), "x": Custom()}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"whole, but holds Python objects \(.*Custom\)") as error:
         loaded(cfg, tmp_path / "w.pth")
     assert "\x1b" not in str(error.value)

@@ -10,6 +10,7 @@ from detectron2.utils.events import EventStorage
 
 from ptq_det import PTQHook, TernaryTrainer
 from ptq_det.errors import InputError, UntrainedLayersError
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import ternary_layers
 
@@ -95,7 +96,7 @@ def test_the_final_checkpoint_holds_ternary_values_for_stock_detectron2(cfg):
     trainer = TernaryTrainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    stock = DefaultTrainer.build_model(cfg)
+    stock = build_float_model(cfg)
     DetectionCheckpointer(stock).load(f"{cfg.OUTPUT_DIR}/model_final.pth")
     for name, layer in ternary_layers(trainer.model).items():
         weight = stock.get_submodule(name).weight
@@ -124,8 +125,13 @@ def test_untrained_layers_stop_the_training(cfg):
 
 
 def test_a_learned_scale_must_be_in_the_optimizer(cfg):
+    class Late(PlainTrainer):
+        @classmethod
+        def build_model(cls, cfg):
+            return build_float_model(cfg)  # which the hook makes ternary
+
     cfg.TERNARY.QUANTIZER = "TTQ"
-    trainer = PlainTrainer(cfg)
+    trainer = Late(cfg)
     trainer.register_hooks([PTQHook(cfg)])
     with pytest.raises(InputError, match=r"not in the optimizer.*TernaryTrainer"):
         trainer.train()

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import Keypoints
 from detectron2.utils.events import EventStorage
 
 from ptq_det import TernaryTrainer
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.training.mixed_precision import use_bfloat16, use_channels_last
 
 
@@ -31,7 +31,7 @@ def dtypes_of(model, batch):
 
 
 def test_training_runs_in_bfloat16_and_evaluation_does_not(cfg, batch):
-    model = build_model(cfg).train()
+    model = build_float_model(cfg).train()
     torch.manual_seed(0)
     exact, *_ = dtypes_of(model, batch)
     use_bfloat16(model)
@@ -46,7 +46,7 @@ def test_training_runs_in_bfloat16_and_evaluation_does_not(cfg, batch):
 
 
 def test_an_error_inside_ends_autocast(cfg, batch):
-    model = build_model(cfg).train()
+    model = build_float_model(cfg).train()
     use_bfloat16(model)
     del batch[0]["instances"]
     with EventStorage(), pytest.raises(Exception, match=r"instances"):
@@ -55,7 +55,7 @@ def test_an_error_inside_ends_autocast(cfg, batch):
 
 
 def test_channels_last_changes_no_result(cfg, batch):
-    model = build_model(cfg).eval()
+    model = build_float_model(cfg).eval()
     with torch.no_grad():
         images = model.preprocess_image(batch).tensor
         before = model.backbone(images)
@@ -81,7 +81,7 @@ def keypoint_model(cfg):
     cfg.MODEL.MASK_ON, cfg.MODEL.KEYPOINT_ON = False, True
     cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 2
     cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [8, 8]
-    return build_model(cfg), batch
+    return build_float_model(cfg), batch
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -1,16 +1,16 @@
 import pytest
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.benchmarks.allocator import StockInJemalloc, jemalloc
 from ptq_det.commands.benchmarks.rows import save, stock_rows
+from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
 
 
 @pytest.fixture
 def saved(cfg, tmp_path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "packed.safetensors")
     packed = PackedModel.read(tmp_path / "packed.safetensors")

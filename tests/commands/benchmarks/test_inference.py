@@ -1,17 +1,17 @@
 import pytest
 import torch
-from detectron2.modeling import build_model
 
 from ptq_det import pack_model, ternarize
 from ptq_det.commands.benchmarks import benchmark_inference
 from ptq_det.commands.benchmarks.allocator import jemalloc
 from ptq_det.errors import InputError
 from ptq_det.kernels import why_no_kernels
+from ptq_det.modeling.meta_arch import build_float_model
 
 
 def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
     cfg.DATASETS.TEST = ("few_val",)
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
     threads = torch.get_num_threads()
@@ -42,7 +42,7 @@ def test_every_engine_is_timed_and_weighed(cfg, tmp_path, capsys):
 
 def test_an_engine_that_cannot_run_the_file_is_left_out_with_its_reason(cfg, tmp_path, capsys):
     cfg.MODEL.FPN.FUSE_TYPE = "avg"
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
     path = str(tmp_path / "m.safetensors")
@@ -53,7 +53,7 @@ def test_an_engine_that_cannot_run_the_file_is_left_out_with_its_reason(cfg, tmp
 
 
 def test_runtimes_stand_beside_the_engines(cfg, tmp_path):
-    model = build_model(cfg)
+    model = build_float_model(cfg)
     ternarize(model, cfg)
     path = tmp_path / "m.safetensors"
     pack_model(model.eval(), cfg, path)
