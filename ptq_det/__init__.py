@@ -17,6 +17,7 @@ __all__ = [
     "TernaryTrainer",
     "add_ternary_config",
     "load_packed",
+    "make_plain",
     "pack_model",
     "packed_config",
     "ternarize",
@@ -29,7 +30,7 @@ if find_spec("detectron2") is not None:
     from .inference import load_packed
     from .modeling.meta_arch import honour_ternary
     from .packing.packed_model import pack_model, packed_config
-    from .ternary.ternarize import ternarize
+    from .ternary.ternarize import make_plain, ternarize
     from .training.checkpoint import register_safetensors
     from .training.hooks import PTQHook
     from .training.trainer import TernaryTrainer

@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""Writes a packed model as a plain Detectron2 checkpoint with ternary values.
+"""Writes a packed model as a plain Detectron2 checkpoint with ternary values, and its config.
 
-A stock Detectron2 without ptq_det loads the checkpoint with the model's own config:
 python tools/unpack.py model.safetensors model.pth
+
+A stock Detectron2 without ptq_det loads model.pth with model.yaml, which stands beside it.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 
@@ -26,6 +28,14 @@ def main():
         weights = packed.state_dict()
         with replacing(args.checkpoint) as scratch:
             torch.save({"model": weights}, scratch)
+        if packed.architecture.is_detector:
+            cfg = packed.cfg()
+            cfg.pop("TERNARY")
+            config = Path(args.checkpoint).with_suffix(".yaml")
+            cfg.MODEL.WEIGHTS = args.checkpoint
+            with replacing(config) as scratch:
+                scratch.write_text(cfg.dump())
+            print(f"{config}: its config")
     if any(layer.activation_bits for layer in packed.layers.values()):
         print("Activations are quantized in the file; a plain checkpoint runs them in float.")
     print(f"{args.checkpoint}: {len(weights)} tensors")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..ternary.layers import TernaryLayer
-from ..ternary.ternarize import make_plain, ternary_layers, unwrap
+from ..ternary.ternarize import restore_classes, ternary_layers, unwrap
 from .inputs import LayerInputs, column_groups, is_transposed
 from .moments import InputMoments
 from .solver import compensate, make_good
@@ -87,7 +87,7 @@ def _compensated(name: str, layer: TernaryLayer, moments: list[_Moments]) -> tup
 
 def _plain_copy(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(unwrap(model))
-    make_plain(model)
+    restore_classes(model)
     return model
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..errors import InputError
 from ..ternary.activations import fix_input
 from ..ternary.layers import TernaryLayer
-from ..ternary.ternarize import make_plain
+from ..ternary.ternarize import restore_classes
 from .architecture import Architecture
 from .packed_layer import PackedLayer
 from .rounding import give_packed_values
@@ -128,7 +128,7 @@ def _round(model: nn.Module, layers: dict[str, PackedLayer]) -> None:
         else modules[name].weight.clone()
         for name in layers
     }
-    make_plain(model)
+    restore_classes(model)
     give_packed_values(model, layers)
     for name, layer in layers.items():
         error = _relative(modules[name].weight, before[name])

@@ -18,7 +18,7 @@ from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
 from ..modeling.meta_arch import build_float_model
-from ..ternary.ternarize import make_plain
+from ..ternary.ternarize import restore_classes
 from .architecture import Architecture
 from .container import PackedFileError
 from .packed_layer import PackedLayer
@@ -69,7 +69,7 @@ def build_skeleton(
                 f"its model cannot be built ({_reason(error)}); import the plugin that "
                 "registers it",
             ) from error
-        make_plain(model)
+        restore_classes(model)
         _check_parts(model, path)
         return model
 

@@ -22,7 +22,7 @@ def keep_largest_(magnitude: Tensor, sparsity: float) -> Tensor:
         magnitude: n values ``(F, N)`` of at least 0, in float32 or float64.
         sparsity: fraction of zeros, in [0, 1).
     """
-    zeros = round(sparsity * magnitude.numel())
+    zeros = round(sparsity * int(magnitude.numel()))  # which is a tensor where a model is traced
     if zeros == 0:
         return magnitude.sign_()
     limit = kth_smallest(magnitude, zeros)

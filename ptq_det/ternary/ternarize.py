@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import Conv2d
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from ..errors import InputError, UntrainedLayersError
 from ..settings import TernarySettings
@@ -26,6 +27,7 @@ __all__ = [
     "Conversion",
     "check_trained",
     "make_plain",
+    "restore_classes",
     "ternarize",
     "ternary_layers",
     "unwrap",
@@ -65,12 +67,19 @@ class Conversion:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside a wrapper for several processes, or the model itself."""
-    return model.module if isinstance(model, (DataParallel, DistributedDataParallel)) else model
+    """The model inside wrappers, or the model itself: of several processes, of an average of
+    weights, of ``torch.compile``."""
+    while True:
+        if isinstance(model, (DataParallel, DistributedDataParallel, AveragedModel)):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # to import its class takes seconds
+            model = model._orig_mod
+        else:
+            return model
 
 
 def ternary_layers(model: nn.Module) -> dict[str, TernaryLayer]:
-    """The ternary layers of a model by name; a wrapper for several processes is looked through."""
+    """The ternary layers of a model by name; wrappers are looked through."""
     model = unwrap(model)
     return {n: m for n, m in model.named_modules() if isinstance(m, TernaryLayer)}
 
@@ -124,7 +133,25 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
     return record
 
 
+@torch.no_grad()
 def make_plain(model: nn.Module) -> None:
+    """Give ternary layers the weights that their forward pass uses and the classes they had, in
+    place: a model for tools that know plain layers alone, e.g. ``torch.jit.script``.
+
+    It computes what it did in evaluation mode, but for quantized activations, which are in float
+    from then on.
+
+    Args:
+        model: a model with ternary layers; a wrapper is looked through.
+    """
+    for layer in ternary_layers(model).values():
+        training, layer.training = layer.training, False  # codes that are frozen stay
+        layer.weight.copy_(layer.codes_and_value()[1])
+        layer.training = training
+    restore_classes(model)
+
+
+def restore_classes(model: nn.Module) -> None:
     """Give ternary layers back the classes they had, in place; weights are left as they are."""
     for layer in ternary_layers(model).values():
         keep_input(layer)

@@ -11,7 +11,7 @@ from ..files import replacing
 from ..packing.container import PackedFileError, is_packed
 from ..packing.packed_model import PackedModel
 from ..ternary.layers import OWN_KEYS
-from ..ternary.ternarize import make_plain
+from ..ternary.ternarize import restore_classes
 from .foreign import as_detectron2_has_it, form_of, trusted_scalars, what_it_is
 
 __all__ = ["load_weights", "register_safetensors", "save_int8_weights"]
@@ -62,7 +62,7 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
         raise PackedFileError(path, f"it holds no detector but {packed.architecture}")
     weights = packed.state_dict()
     if not model.training:
-        make_plain(model)
+        restore_classes(model)
         packed.fix_inputs(model)
     expected = {
         name: tuple(tensor.shape)

@@ -2,7 +2,6 @@
 
 import os
 
-from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
@@ -22,6 +21,8 @@ def find_config_file(path: str) -> str:
         raise InputError("no config: give --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml")
     if PathManager.isfile(path):
         return path
+    from detectron2 import model_zoo  # which needs pkg_resources, that newer setuptools lack
+
     try:
         return model_zoo.get_config_file(path)
     except RuntimeError:  # what the zoo raises for a name it does not have

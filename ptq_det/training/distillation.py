@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..modeling.meta_arch import build_float_model
-from ..ternary.ternarize import make_plain, unwrap
+from ..ternary.ternarize import restore_classes, unwrap
 
 __all__ = ["Distillation", "DistillationHook", "build_teacher"]
 
@@ -29,7 +29,7 @@ def build_teacher(cfg: CfgNode) -> nn.Module:
             "empty; give one, or set TERNARY.DISTILLATION 0.0"
         )
     teacher = build_float_model(cfg)
-    make_plain(teacher)
+    restore_classes(teacher)
     DetectionCheckpointer(teacher).load(cfg.MODEL.WEIGHTS)
     teacher.eval().requires_grad_(False)
     for module in teacher.modules():
@@ -146,6 +146,7 @@ class DistillationHook(HookBase):
 
     def __init__(self, cfg: CfgNode):
         self._cfg = cfg
+        self._distillation: Distillation | None = None
 
     def before_train(self):
         teacher = build_teacher(self._cfg)
@@ -153,4 +154,5 @@ class DistillationHook(HookBase):
         self._distillation = Distillation(unwrap(self.trainer.model), teacher, weight)
 
     def after_train(self):
-        self._distillation.remove()
+        if self._distillation is not None:  # else what came before the training has failed
+            self._distillation.remove()

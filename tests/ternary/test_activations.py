@@ -9,7 +9,7 @@ from ptq_det import ternarize
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.activations import PACT, fix_input, layers_after_relu, quantize_activation
 from ptq_det.ternary.schedule import Stage
-from ptq_det.ternary.ternarize import make_plain, ternary_layers
+from ptq_det.ternary.ternarize import restore_classes, ternary_layers
 
 
 def test_by_hand():
@@ -100,7 +100,7 @@ def test_a_float_checkpoint_lacks_no_clip(cfg):
 
 def test_a_plain_model_keeps_nothing_of_it(cfg):
     model = pact_model(cfg)
-    make_plain(model)
+    restore_classes(model)
     assert not model[1]._forward_pre_hooks and set(model.state_dict()) == {"1.weight", "1.bias"}
 
 

@@ -1,14 +1,25 @@
+import copy
+import warnings
+
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.layers import Conv2d
+from fvcore.nn import FlopCountAnalysis
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from ptq_det import ternarize
 from ptq_det.errors import InputError, UntrainedLayersError
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.layers import TernaryLayer
-from ptq_det.ternary.ternarize import check_trained, make_plain, ternary_layers
+from ptq_det.ternary.ternarize import (
+    check_trained,
+    make_plain,
+    restore_classes,
+    ternary_layers,
+    unwrap,
+)
 
 
 def test_parameters_and_checkpoint_keys_are_kept(cfg):
@@ -141,7 +152,7 @@ def test_plain_layers_are_of_the_exact_class_again(cfg):
     types, attributes = [type(x) for x in model], [set(vars(x)) for x in model]
     cfg.TERNARY.ACTIVATION_BITS = 4
     ternarize(model, cfg)
-    make_plain(model)
+    restore_classes(model)
     assert [type(x) for x in model] == types
     assert [set(vars(x)) for x in model] == attributes
 
@@ -165,3 +176,61 @@ def test_layers_that_are_read_without_their_forward_stay_in_float(cfg):
     assert set(record.converted) == {"2"}
     assert "TransformerEncoderLayer reads" in record.skipped["0.linear1"]
     assert "MultiheadAttention reads" in record.skipped["1.out_proj"]
+
+
+def ternary_stack(cfg):
+    """Layers of each kind, with latent weights."""
+    layers = [
+        nn.Conv2d(8, 16, 3, padding=1),
+        Conv2d(16, 16, 1, activation=nn.ReLU()),
+        nn.ConvTranspose2d(16, 8, 2, stride=2),
+        nn.Flatten(),
+        nn.Linear(8 * 16 * 16, 8),
+    ]
+    model = nn.Sequential(*layers)
+    cfg.TERNARY.SKIP, cfg.TERNARY.SPARSITY_OVERRIDES = [], []
+    ternarize(model, cfg)
+    assert len(ternary_layers(model)) == 4
+    return model
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_model_made_plain_computes_the_same_and_can_be_scripted(frozen, cfg):
+    model, x = ternary_stack(cfg), torch.rand(2, 8, 8, 8)
+    for layer in ternary_layers(model).values() if frozen else ():
+        layer.snap()
+    with torch.no_grad():
+        wanted = model.eval()(x)
+    make_plain(model.train())  # whatever its mode
+    assert not ternary_layers(model)
+    torch.testing.assert_close(model(x), wanted)
+    scripted = torch.jit.script(nn.Sequential(*(m for m in model if type(m) is not Conv2d)))
+    assert scripted(x).shape == (2, 8)  # Detectron2's own Conv2d cannot be, outside of its export
+
+
+@torch.no_grad()
+def test_ternary_layers_are_traced_and_their_operations_counted(cfg):
+    model, x = ternary_stack(cfg).eval(), torch.rand(2, 8, 8, 8)
+    for other in (x, torch.rand(2, 8, 8, 8)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(model, x, check_trace=False)
+        torch.testing.assert_close(traced(other), model(other))
+    model = ternary_stack(cfg).eval()  # which has never computed its forward weights
+    counted = FlopCountAnalysis(model, x).unsupported_ops_warnings(False).total()
+    plain = copy.deepcopy(model)
+    make_plain(plain)
+    own = FlopCountAnalysis(plain, x).unsupported_ops_warnings(False).total()
+    assert own <= counted < 1.1 * own
+
+
+def test_wrappers_are_looked_through(cfg):
+    model = ternary_stack(cfg)
+    names = list(ternary_layers(model))
+    for wrapped in (
+        AveragedModel(model),
+        torch.compile(model),
+        torch.compile(AveragedModel(model)),
+    ):
+        assert list(ternary_layers(wrapped)) == names
+        assert type(unwrap(wrapped)) is nn.Sequential

@@ -8,8 +8,11 @@ import sys
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 
-from ptq_det import pack_model, ternarize
+from ptq_det import load_packed, pack_model, ternarize
 from ptq_det.modeling.meta_arch import build_float_model
 from tests.conftest import REPO
 
@@ -91,6 +94,14 @@ def test_unpack_writes_a_plain_checkpoint(tool, file, cfg, tmp_path):
     assert not missing and not unexpected
     values = weights["roi_heads.mask_head.mask_fcn1.weight"].flatten(1)
     assert all(len(row.abs().unique()) <= 2 for row in values)
+    stock = get_cfg()  # which has no node TERNARY
+    stock.merge_from_file(str(tmp_path / "m.yaml"))
+    stock.MODEL.DEVICE = "cpu"
+    sample = {"image": torch.rand(3, 64, 64) * 255, "height": 64, "width": 64}
+    model = build_model(stock).eval()
+    DetectionCheckpointer(model).load(str(tmp_path / stock.MODEL.WEIGHTS))
+    (found,), (wanted,) = model([sample]), load_packed(str(file), "cpu")([sample])
+    torch.testing.assert_close(found["instances"].scores, wanted["instances"].scores)
 
 
 def test_demo_draws_pictures(tool, file, pictures, tmp_path):

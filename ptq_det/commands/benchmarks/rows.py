@@ -13,7 +13,7 @@ from ...errors import EngineError
 from ...inference.evaluation import build_for_evaluation
 from ...modeling.meta_arch import build_float_model
 from ...packing.packed_model import PackedModel
-from ...ternary.ternarize import make_plain
+from ...ternary.ternarize import restore_classes
 from .allocator import StockInJemalloc, jemalloc
 from .runtimes import Runtime, runtimes
 
@@ -45,7 +45,7 @@ def stock_rows(packed: PackedModel, cfg: CfgNode, folder: str) -> dict[str, nn.M
 
 def _stock(packed: PackedModel, cfg: CfgNode) -> nn.Module:
     model = build_float_model(cfg)
-    make_plain(model)
+    restore_classes(model)
     model.load_state_dict(packed.state_dict(), strict=False)
     return model.eval().requires_grad_(False)
 
