@@ -65,6 +65,8 @@ def test_it_has_no_torch_and_says_what_to_install(device):
     assert run(device, "-c", "import torch").returncode == 1
     done = run(device, "-c", "import ptq_det; ptq_det.load_packed")
     assert "ptq_det.load_packed needs Detectron2" in done.stderr and "pip install" in done.stderr
+    done = run(device, "-c", "from ptq_det.export import export_onnx")
+    assert "export_onnx needs onnx, which is not installed: pip install" in done.stderr
 
 
 def test_without_a_compiler_the_kernels_are_not_there_and_say_so(device):
