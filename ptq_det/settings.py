@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from detectron2.config import CfgNode
+from omegaconf import OmegaConf
 
 from .config import add_ternary_config
 from .engines import ENGINE_REGISTRY
@@ -71,6 +72,50 @@ class TernarySettings:
         )
         enabled = "TERNARY" in cfg and cfg.TERNARY.ENABLED
         return enabled or any("ternary" in name.lower() for name in names)
+
+    @classmethod
+    def of(cls, source: "CfgNode | TernarySettings | Mapping[str, Any]") -> "TernarySettings":
+        """Settings from wherever they stand.
+
+        Args:
+            source: a full config; settings; or their values by the names of the keys in lower case,
+                e.g. a node of a lazy config, as :meth:`make` has them.
+
+        Raises:
+            InputError: a key is not known, or a value not allowed.
+        """
+        if isinstance(source, CfgNode):
+            return cls.from_cfg(source)
+        if isinstance(source, TernarySettings):
+            return source
+        if OmegaConf.is_config(source):
+            source = OmegaConf.to_container(source, resolve=True)
+        if not isinstance(source, Mapping):
+            raise InputError(
+                f"{type(source).__name__} holds no settings; give a config with the node TERNARY, "
+                "or keys and values, e.g. {'sparsity': 0.8}"
+            )
+        return cls.make(**source)
+
+    @classmethod
+    def make(cls, **values) -> "TernarySettings":
+        """Settings without a config.
+
+        Args:
+            values: of keys of ``TERNARY``, by their names in lower case; others have defaults.
+                ``enabled`` is True.
+
+        Raises:
+            InputError: a key is not known, or a value not allowed.
+        """
+        cfg = CfgNode()
+        add_ternary_config(cfg)
+        for name, value in {"enabled": True, **values}.items():
+            if name != name.lower() or name.upper() not in cfg.TERNARY:
+                known = ", ".join(sorted(key.lower() for key in cfg.TERNARY))
+                raise InputError(f"{name!r} is no setting; there are {known}")
+            cfg.TERNARY[name.upper()] = list(value) if isinstance(value, tuple) else value
+        return cls.from_cfg(cfg)
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode) -> "TernarySettings":

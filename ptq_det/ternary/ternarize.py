@@ -1,7 +1,9 @@
 """Makes the layers of a model ternary, in place."""
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -84,7 +86,9 @@ def ternary_layers(model: nn.Module) -> dict[str, TernaryLayer]:
     return {n: m for n, m in model.named_modules() if isinstance(m, TernaryLayer)}
 
 
-def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
+def ternarize(
+    model: nn.Module, cfg: CfgNode | TernarySettings | Mapping[str, Any], prefix: str = ""
+) -> Conversion:
     """Make the chosen Conv2d, ConvTranspose2d and Linear layers of a model ternary, in place.
 
     Every module object, parameter object and checkpoint key is kept. Layers that are ternary
@@ -92,7 +96,8 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
 
     Args:
         model: the model, or a part of one.
-        cfg: full config; its node ``TERNARY`` says which layers and how.
+        cfg: full config, whose node ``TERNARY`` says which layers and how; or settings, as
+            :meth:`ptq_det.settings.TernarySettings.of` takes them.
         prefix: full name of the part with a dot at its end, e.g. ``"roi_heads."``.
 
     Returns:
@@ -102,7 +107,7 @@ def ternarize(model: nn.Module, cfg: CfgNode, prefix: str = "") -> Conversion:
         InputError: a value in ``TERNARY`` is not allowed, a pattern of ``SPARSITY_OVERRIDES``
             matches no layer of the whole model, or a chosen layer is frozen.
     """
-    settings = TernarySettings.from_cfg(cfg)
+    settings = TernarySettings.of(cfg)
     record = Conversion()
     chosen: dict[str, nn.Module] = {}
     bypassed = _read_without_forward(model)
@@ -163,16 +168,16 @@ def restore_classes(model: nn.Module) -> None:
         _stop_forgetting(module)
 
 
-def check_trained(model: nn.Module, cfg: CfgNode) -> None:
+def check_trained(model: nn.Module, cfg: CfgNode | TernarySettings | Mapping[str, Any]) -> None:
     """Raise :class:`UntrainedLayersError` if a ternary layer was never loaded from a checkpoint.
 
     Does nothing where ``TERNARY.REQUIRE_TRAINED`` is off.
     """
-    if not TernarySettings.from_cfg(cfg).require_trained:
+    if not TernarySettings.of(cfg).require_trained:
         return
     names = [name for name, layer in ternary_layers(model).items() if not layer.ternary.loaded]
     if names:
-        raise UntrainedLayersError(names, cfg.MODEL.WEIGHTS)
+        raise UntrainedLayersError(names, cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else "")
 
 
 def _read_without_forward(model: nn.Module) -> dict[nn.Module, str]:

@@ -1,7 +1,9 @@
 """The hook that takes the weights from float to ternary during fine-tuning."""
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -11,7 +13,6 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..compensation.whole_model import compensate_model
-from ..data.loader import build_resumable_train_loader
 from ..errors import InputError
 from ..files import replacing
 from ..settings import TernarySettings
@@ -40,14 +41,25 @@ class PTQHook(HookBase):
     ``OUTPUT_DIR/ternary_statistics.json`` too, by layer.
 
     Args:
-        cfg: full config. A model without ternary layers is ternarized before training.
+        cfg: full config, or settings as :meth:`ptq_det.settings.TernarySettings.of` takes them. A
+            model without ternary layers is ternarized before training.
         period: iterations between two measurements, as often as Detectron2 writes its metrics.
+        output_dir: folder for ``ternary_statistics.json``, by default the config's ``OUTPUT_DIR``;
+            without one it is not written.
     """
 
-    def __init__(self, cfg: CfgNode, period: int = 20):
+    def __init__(
+        self,
+        cfg: CfgNode | TernarySettings | Mapping[str, Any],
+        period: int = 20,
+        output_dir: str | None = None,
+    ):
         self.cfg = cfg
-        self.settings = TernarySettings.from_cfg(cfg)
+        self.settings = TernarySettings.of(cfg)
         self.period = period
+        self._output_dir = output_dir
+        if output_dir is None and isinstance(cfg, CfgNode):
+            self._output_dir = cfg.OUTPUT_DIR
         self._codes = None
         self._stage = None
         self._logger = logging.getLogger("ptq_det")
@@ -64,10 +76,22 @@ class PTQHook(HookBase):
         self._warn_of_idle_keys()
         self._warn_of_frozen_norms()
         if self.settings.compensates and self.trainer.start_iter == 0:
-            build = getattr(self.trainer, "build_train_loader", build_resumable_train_loader)
             # A trial of a few iterations is not to wait for more batches than it trains on.
             count = min(self.settings.compensation, self.trainer.max_iter)
-            compensate_model(self.trainer.model, build(self.cfg), count)
+            compensate_model(self.trainer.model, self._batches(), count)
+
+    def _batches(self) -> Iterable[list[dict]]:
+        """What the trainer trains on, from its start; what it reads itself is left to it."""
+        build = getattr(self.trainer, "build_train_loader", None)
+        if build is not None and isinstance(self.cfg, CfgNode):
+            return build(self.cfg)
+        loader = getattr(self.trainer, "data_loader", None)
+        if loader is None:
+            raise InputError(
+                f"{self.trainer.__class__.__name__} has no data_loader to compensate on; give it "
+                "that attribute, or set TERNARY.COMPENSATION 0"
+            )
+        return loader
 
     def before_step(self):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter
@@ -91,7 +115,7 @@ class PTQHook(HookBase):
         self._refuse_useless_activations()
         if comm.is_main_process():
             measured = self._log()
-            if self.trainer.iter + 1 == self.trainer.max_iter:
+            if self._output_dir and self.trainer.iter + 1 == self.trainer.max_iter:
                 self._write(measured)
 
     def _measures(self) -> bool:
@@ -139,7 +163,7 @@ class PTQHook(HookBase):
         return measured
 
     def _write(self, measured: TernaryStatistics) -> None:
-        path = Path(self.cfg.OUTPUT_DIR) / "ternary_statistics.json"
+        path = Path(self._output_dir) / "ternary_statistics.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as scratch:
             scratch.write_text(measured.to_json() + "\n")
