@@ -11,7 +11,9 @@ from PIL import Image
 
 from ptq_det.commands.draw import predictor_of
 from ptq_det.errors import InputError
+from ptq_det.export.decode import fill, metadata_of
 from ptq_det.export.exporting import export_onnx
+from ptq_det.export.model import build_graph
 from ptq_det.export.predictor import OnnxPredictor, Prediction, decoded, graph_beside
 
 
@@ -56,22 +58,14 @@ def test_a_picture_in_which_nothing_is_found(float_model):
     assert list(kept.to_coco(1)) == []
 
 
-def test_no_detection_at_all_runs_through_every_head(exported, monkeypatch):
-    from ptq_det.export import exporting
-
-    build = exporting.build_graph
-    calls = []
-
-    def closed(*args, **rest):
-        calls.append(rest.get("threshold"))
-        return build(*args, **{**rest, "threshold": rest.get("threshold", 2.0)})
-
-    monkeypatch.setattr(exporting, "build_graph", closed)
-    for int8 in (False, True):
-        export_onnx(exported / "m.safetensors", exported / "closed.onnx", int8)
-        found = OnnxPredictor(exported / "closed.onnx")(Image.new("RGB", (80, 60), (9, 99, 200)))
-        assert found.boxes.shape == (0, 4) and found.masks.shape == (0, 28, 28)
-    assert calls == [None, 0.0, None, 0.0, None]
+@pytest.mark.parametrize("int8", [False, True])
+def test_no_detection_at_all_runs_through_every_head(int8, exported, tmp_path):
+    packed = PackedModel.read(exported / "m.safetensors")
+    graph = build_graph(packed, int8, threshold=2.0).SerializeToString()
+    model = fill(graph, metadata_of(graph), exported / "m.safetensors")
+    (tmp_path / "closed.onnx").write_bytes(model)
+    found = OnnxPredictor(tmp_path / "closed.onnx")(Image.new("RGB", (80, 60), (9, 99, 200)))
+    assert found.boxes.shape == (0, 4) and found.masks.shape == (0, 28, 28)
 
 
 def test_results_are_detectron2_s(opened):
