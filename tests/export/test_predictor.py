@@ -15,6 +15,7 @@ from ptq_det.export.decode import fill, metadata_of
 from ptq_det.export.exporting import export_onnx
 from ptq_det.export.model import build_graph
 from ptq_det.export.predictor import OnnxPredictor, Prediction, decoded, graph_beside
+from ptq_det.packing.packed_model import PackedModel
 
 
 @pytest.fixture(scope="module")
