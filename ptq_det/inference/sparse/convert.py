@@ -56,6 +56,7 @@ def to_sparse(model: nn.Module, packed: PackedModel) -> None:
 class _Converter:
     def __init__(self, model: nn.Module, packed: PackedModel):
         self._model, self._packed, self._maps = model, packed, Maps()
+        self._shapes: list[tuple] = []  # of the features of the last pictures
         self._names = {module: name for name, module in model.named_modules()}
 
     def convert(self) -> None:
@@ -262,10 +263,13 @@ class _Converter:
 
     def _free_features(self, module, args, output) -> None:
         """A hook behind the heads: of what no pooler takes, and where there were no boxes."""
+        shapes = [feature.shape for feature in args[1].values()]
         for feature in args[1].values():
             feature.free()
         args[1].clear()
-        self._maps.clear()
+        if shapes != self._shapes:  # memory is held for pictures of a size that comes again
+            self._maps.clear()
+        self._shapes = shapes
 
     def _box_head(self, head: nn.Module) -> SparseBoxHead:
         expect(head, FastRCNNConvFCHead)
