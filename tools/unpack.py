@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ptq_det.commands.mistakes import told_in_one_line
+from ptq_det.errors import InputError
 from ptq_det.files import replacing
 from ptq_det.packing.packed_model import PackedModel
 
@@ -25,20 +26,32 @@ def main():
     args = parser.parse_args()
     with told_in_one_line():
         packed = PackedModel.read(args.packed)
+        config = Path(args.checkpoint).with_suffix(".yaml")
+        text = _config(packed, args.checkpoint)
+        if text and config == Path(args.checkpoint):
+            raise InputError(f"{config} is where the config goes; name OUT .pth")
+        if text and config.exists() and config.read_text() != text:
+            raise InputError(f"{config}, where the config goes, is another file; name another OUT")
         weights = packed.state_dict()
         with replacing(args.checkpoint) as scratch:
             torch.save({"model": weights}, scratch)
-        if packed.architecture.is_detector:
-            cfg = packed.cfg()
-            cfg.pop("TERNARY")
-            config = Path(args.checkpoint).with_suffix(".yaml")
-            cfg.MODEL.WEIGHTS = args.checkpoint
+        if text:
             with replacing(config) as scratch:
-                scratch.write_text(cfg.dump())
+                scratch.write_text(text)
             print(f"{config}: its config")
     if any(layer.activation_bits for layer in packed.layers.values()):
         print("Activations are quantized in the file; a plain checkpoint runs them in float.")
     print(f"{args.checkpoint}: {len(weights)} tensors")
+
+
+def _config(packed, checkpoint):
+    """The text of a detector's config; a network of torchvision has none."""
+    if not packed.architecture.is_detector:
+        return ""
+    cfg = packed.cfg()
+    cfg.pop("TERNARY")
+    cfg.MODEL.WEIGHTS = checkpoint
+    return cfg.dump()
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def compare_detections(
     """Hold the detections of a float graph against the model's.
 
     Args:
-        model: of the packed file.
+        model: of the packed file; where not exactly, it gives detections of any score after.
         exported: the graph with its weights.
         pictures: uint8, in the model's channel order.
         exactly: whether no detection may be missing, which takes a threshold: at none, where the

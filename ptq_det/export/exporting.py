@@ -54,17 +54,17 @@ def export_onnx(
         data, metadata = read_graph(scratch)
         complete = fill(data, metadata, path)
         onnx.checker.check_model(complete, full_check=True)
-        shown = list(pictures or noise(size))
+        shown, built = list(pictures or noise(size)), model.build("cpu")
         require_runs(complete, shown)
         if not int8:
-            compare_detections(model.build("cpu"), complete, shown, exactly=True)
+            compare_detections(built, complete, shown, exactly=True)
         # At no threshold any picture has as many detections as there may be.
         exact = build_graph(model, size=size, threshold=0.0)
-        compare_detections(model.build("cpu"), _filled(exact, path), shown)
+        compare_detections(built, _filled(exact, path), shown)
         if int8:
             computed: list[Computed] = []
             rounded = build_graph(model, **options, threshold=0.0, computed=computed)
-            compare_layers(model.build("cpu"), _filled(rounded, path), computed, shown[0], vnni)
+            compare_layers(built, _filled(rounded, path), computed, shown[0], vnni)
         if not weightless:
             scratch.write_bytes(complete)
 

@@ -94,6 +94,11 @@ def test_unpack_writes_a_plain_checkpoint(tool, file, cfg, tmp_path):
     assert not missing and not unexpected
     values = weights["roi_heads.mask_head.mask_fcn1.weight"].flatten(1)
     assert all(len(row.abs().unique()) <= 2 for row in values)
+    tool("unpack", "m.safetensors", "m.pth")  # again
+    (tmp_path / "other.yaml").write_text("MODEL: {}")
+    done = tool("unpack", "m.safetensors", "other.pth", code=2)
+    assert "is another file" in done.stderr and not (tmp_path / "other.pth").exists()
+    assert "name OUT .pth" in tool("unpack", "m.safetensors", "new.yaml", code=2).stderr
     stock = get_cfg()  # which has no node TERNARY
     stock.merge_from_file(str(tmp_path / "m.yaml"))
     stock.MODEL.DEVICE = "cpu"
