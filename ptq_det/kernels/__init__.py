@@ -3,5 +3,6 @@
 from .layer import KernelLayer
 from .library import Kernels, why_no_kernels
 from .maps import Map, Maps, roi_align
+from .pasting import paste_masks
 
-__all__ = ["KernelLayer", "Kernels", "Map", "Maps", "roi_align", "why_no_kernels"]
+__all__ = ["KernelLayer", "Kernels", "Map", "Maps", "paste_masks", "roi_align", "why_no_kernels"]

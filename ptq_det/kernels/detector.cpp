@@ -37,6 +37,18 @@ void make_bins(float start, float extent, int samples, int size, std::vector<Bin
   }
 }
 
+// Where pixels from `first` on lie among the samples of a line over (low, high): between
+// place[i] and the next of `side` samples that have a zero before and two behind them.
+void find_places(float low, float high, int side, int first, std::vector<int>& place,
+                 std::vector<float>& part) {
+  for (size_t i = 0; i < place.size(); i++) {
+    float on = (first + (int)i + .5f - low) / (high - low) * side - .5f;
+    on = std::min(std::max(-1.f, on), (float)side);  // what is not a number becomes -1
+    place[i] = (int)std::floor(on) + 1;
+    part[i] = on - std::floor(on);
+  }
+}
+
 constexpr int SPAN = 64;  // channels that are pooled at a time
 using Sums = Float[SPAN / WIDE];
 
@@ -227,6 +239,48 @@ void ptq_roi_align(const PtqLevel* levels, const int32_t* level_of, const float*
             std::copy_n(from, bins, to);
           }
         }
+      }
+    }
+  });
+}
+
+// Masks (n, side, side) over boxes (n, 4: corners in pixels), each into a picture of zeros: 1 where
+// the value between its samples, and zeros around them, is at least `threshold`.
+void ptq_paste(const float* masks, const float* boxes, int32_t count, int32_t side, int32_t height,
+               int32_t width, float threshold, uint8_t* pictures, int32_t threads) {
+  ptq::in_parallel(count, threads, [&](int i) {
+    const float *box = boxes + 4 * (int64_t)i, *mask = masks + (int64_t)i * side * side;
+    const int limit[2] = {width, height};
+    int first[2], size[2];
+    std::vector<int> place[2];
+    std::vector<float> part[2];
+    for (int k = 0; k < 2; k++) {  // along x, along y
+      if (!(box[k + 2] > box[k])) return;
+      float low = std::max(std::floor(box[k]) - 1, 0.f);
+      float high = std::min(std::ceil(box[k + 2]) + 1, (float)limit[k]);
+      if (!(high > low)) return;
+      first[k] = (int)low;
+      size[k] = (int)high - first[k];
+      place[k].resize(size[k]);
+      part[k].resize(size[k]);
+      find_places(box[k], box[k + 2], side, first[k], place[k], part[k]);
+    }
+    std::vector<float> zeros(side), line(side + 3);
+    const int* at = place[0].data();
+    const float* right = part[0].data();
+    for (int y = 0; y < size[1]; y++) {
+      int row = place[1][y] - 1;
+      const float* upper = row >= 0 && row < side ? mask + row * side : zeros.data();
+      const float* lower = row + 1 < side ? mask + (row + 1) * side : zeros.data();
+      float most = 0;
+      for (int x = 0; x < side; x++) {
+        line[x + 1] = upper[x] * (1 - part[1][y]) + lower[x] * part[1][y];
+        most = std::max(most, line[x + 1]);
+      }
+      if (most < threshold) continue;  // memory that stays as it was is never touched
+      uint8_t* to = pictures + ((int64_t)i * height + first[1] + y) * width + first[0];
+      for (int x = 0; x < size[0]; x++) {
+        to[x] = line[at[x]] * (1 - right[x]) + line[at[x] + 1] * right[x] >= threshold;
       }
     }
   });

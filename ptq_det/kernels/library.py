@@ -105,6 +105,12 @@ class Kernels:
                 *(POINTER(CLevel), c_void_p, c_void_p, c_int32),
                 *(c_int32, c_int32, c_int32, map_, c_int32, c_int32),
             ),
+            (
+                "ptq_paste",
+                None,
+                *(c_void_p, c_void_p, c_int32, c_int32, c_int32, c_int32),
+                *(c_float, c_void_p, c_int32),
+            ),
         ):
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments

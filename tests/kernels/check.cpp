@@ -20,6 +20,8 @@ void ptq_upsample(const PtqMap*, const PtqMap*, int32_t);
 void ptq_pixels(const PtqMap*, int16_t*, int32_t);
 void ptq_roi_align(const PtqLevel*, const int32_t*, const float*, int32_t, int32_t, int32_t, int32_t,
                    const PtqMap*, int32_t, int32_t);
+void ptq_paste(const float*, const float*, int32_t, int32_t, int32_t, int32_t, float, uint8_t*,
+               int32_t);
 }
 
 static uint64_t state = 1;
@@ -124,6 +126,33 @@ static void convolution(bool dense, bool square = false) {
   ptq_free(layer);
 }
 
+static void pasting() {
+  int count = number(0, 6), side = number(1, 28), height = number(1, 60), width = number(1, 60);
+  std::vector<float> masks(count * side * side, 1), boxes(4 * count);
+  for (auto& corner : boxes) {
+    int pick = number(0, 40);
+    corner = pick ? number(-400, 1000) / 10.f : number(0, 1) ? 1 / 0.f : 0 / 0.f;
+  }
+  std::vector<uint8_t> pictures(count * height * width);
+  ptq_paste(masks.data(), boxes.data(), count, side, height, width, 0.5f, pictures.data(), 2);
+  for (int i = 0; i < count; i++) {
+    const float* box = &boxes[4 * i];
+    for (int y = 0; y < height; y++)
+      for (int x = 0; x < width; x++) {
+        bool inside = x + .5f > box[0] && x + .5f < box[2] && y + .5f > box[1] && y + .5f < box[3];
+        bool finite = box[2] - box[0] < 1e9f && box[3] - box[1] < 1e9f;
+        // Beyond its samples a mask falls from 1 to 0: it may end in a corner of the box.
+        bool deep = x + .5f > box[0] + (box[2] - box[0]) / (2 * side) &&
+                    x + .5f < box[2] - (box[2] - box[0]) / (2 * side) &&
+                    y + .5f > box[1] + (box[3] - box[1]) / (2 * side) &&
+                    y + .5f < box[3] - (box[3] - box[1]) / (2 * side);
+        bool found = pictures[(i * height + y) * width + x];
+        if (finite && deep && !found) fail("a hole in a mask");
+        if (finite && !inside && found) fail("a mask beyond its box");
+      }
+  }
+}
+
 static void detector() {
   Owned x(2, number(1, 70), number(1, 30), number(1, 30), 0, 511);
   x.fill();
@@ -168,6 +197,7 @@ int main(int count, char** words) {
   for (int i = 0; i < cases; i++) {
     convolution(i % 3, i % 3 == 2);
     detector();
+    pasting();
   }
   std::printf("%d cases\n", cases);
 }

@@ -33,6 +33,7 @@ from .heads import (
     SparseSequence,
 )
 from .layers import SparseConv2d, SparseDeconv2d, is_sparse
+from .pasting import PastingRCNN
 from .steps import DENSE, SPARSE, Steps
 
 __all__ = ["to_sparse"]
@@ -241,6 +242,7 @@ class _Converter:
             expect(heads.mask_head, MaskRCNNConvUpsampleHead)
             heads.mask_pooler = SparsePooler(heads.mask_pooler, self._features, False, self._maps)
             self._mask_head(heads.mask_head)
+            self._model.__class__ = PastingRCNN
         if heads.keypoint_on:
             expect(heads.keypoint_head, KRCNNConvDeconvUpsampleHead)
             heads.keypoint_pooler = SparsePooler(
