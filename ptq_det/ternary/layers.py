@@ -5,7 +5,9 @@ parameter ``weight`` is the latent weight. An official checkpoint loads into it,
 loads into the layer it replaced.
 """
 
+import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,8 +16,10 @@ from detectron2.layers import Conv2d
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..quantizers import Quantizer
 from .cache import ForwardWeightCache
+from .compiled import compiled_forward_weight, give_number
 from .filters import from_filters, to_filters
 from .network_threshold import NetworkThreshold
 from .schedule import Stage
@@ -35,6 +39,16 @@ _UNTENDED = (
     "iteration on, with neither stages nor compensation. Add it by "
     "`trainer.register_hooks([ptq_det.PTQHook(cfg)])`; ptq_det.TernaryTrainer has it, and follows "
     "TERNARY.OPTIMIZER and TERNARY.DISTILLATION too."
+)
+
+_SCRIPTED = (
+    "torch.jit.script puts plain layers in the place of the model's ternary ones; script a copy "
+    "of a model that is to be trained."
+)
+
+_EXPORTED = (
+    "torch.export takes plain layers: ptq_det.make_plain(model) puts them in the place of ternary "
+    "ones, with the same outputs (of a copy, if the model is to be trained)."
 )
 
 OWN_KEYS = ("scale", "pact.clip")
@@ -76,10 +90,12 @@ class TernaryLayer:
 
     Attributes:
         ternary: the layer's :class:`TernaryState`.
+        number: by which compiled code finds it, a tensor on the CPU.
         scale: a parameter ``(S, G)`` where the quantizer learns its scale, else None.
     """
 
     ternary: TernaryState
+    number: Tensor
     scale: nn.Parameter | None
 
     def to_filters(self, weight: Tensor) -> Tensor:
@@ -96,18 +112,34 @@ class TernaryLayer:
         Computed once for each value of what it is derived from, however often the layer is called:
         once in evaluation, once a step in training. A layer that is called on several feature maps
         gets one gradient.
+
+        Raises:
+            InputError: ``torch.export`` asks for it.
         """
+        if torch.compiler.is_exporting():
+            raise InputError(_EXPORTED)
+        if torch.compiler.is_compiling():
+            return compiled_forward_weight(self.weight, self.scale, self.number)
+        training = self.training and torch.is_grad_enabled()
+        return self._cached(training, self._compute_forward_weight)
+
+    def value_and_rule(self) -> tuple[Tensor, Callable]:
+        """What :meth:`forward_weight` gives, detached, and :meth:`_quantize`'s rule; for compiled
+        code, which asks outside of autograd."""
+        training = self.training and self.weight.requires_grad
+        return self._cached(training, self._value_and_rule)
+
+    def _cached(self, training: bool, compute: Callable):
         state = self.ternary
         sources = [self.weight]
         if self.scale is not None:
             sources.append(self.scale)
         if state.network is not None and state.stage is not Stage.FROZEN:
             sources.append(state.network.of(self))
-        key = (self.weight.requires_grad, self.training, state.stage, state.ratio)
-        training = self.training and torch.is_grad_enabled()
+        key = (compute.__name__, self.weight.requires_grad, self.training, state.stage, state.ratio)
         value = state.cache.get(sources, key, training)
         if value is None:
-            value = state.cache.put(self._compute_forward_weight(), sources, key, training)
+            value = state.cache.put(compute(), sources, key, training)
         return value
 
     def forget(self) -> None:
@@ -178,22 +210,32 @@ class TernaryLayer:
             filters, codes, scale, self.ternary.quantizer, stage, self.ternary.decay
         )
 
-    def _compute_forward_weight(self) -> Tensor:
+    def _value_and_rule(self) -> tuple[Tensor, Callable]:
         with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
             filters = self.to_filters(self.weight.detach()).float()
             value, rule = self._quantize(filters, self.current_stage(filters))
-            value = self.from_filters(value).to(self.weight.dtype)
+            return self.from_filters(value).to(self.weight.dtype), rule
+
+    def _compute_forward_weight(self) -> Tensor:
+        value, rule = self._value_and_rule()
 
         def weight_rule(grad):
-            if self.ternary.stage is None:
-                log_first_n(logging.WARNING, _UNTENDED, name="ptq_det", key="message")
             self.ternary.cache.clear()  # a step follows, and the memory can be had until then
-            self.ternary.decay.start(self.weight._version)
-            with torch.autocast(grad.device.type, enabled=False):
-                latent_grad, scale_grad = rule(self.to_filters(grad).float())
-            return self.from_filters(latent_grad).to(grad.dtype), scale_grad
+            return self._gradients(grad, rule)
 
         return substitute(value, self.weight, self.scale, weight_rule)
+
+    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Those of weight and scale from that of what :meth:`value_and_rule` gave."""
+        return self._gradients(grad, self.value_and_rule()[1])
+
+    def _gradients(self, grad: Tensor, rule: Callable) -> tuple[Tensor, Tensor | None]:
+        if self.ternary.stage is None:
+            log_first_n(logging.WARNING, _UNTENDED, name="ptq_det", key="message")
+        self.ternary.decay.start(self.weight._version)
+        with torch.autocast(grad.device.type, enabled=False):
+            latent_grad, scale_grad = rule(self.to_filters(grad).float())
+        return self.from_filters(latent_grad).to(grad.dtype), scale_grad
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         found = prefix + "weight" in state_dict
@@ -209,6 +251,19 @@ class TernaryLayer:
     def train(self, mode: bool = True):
         self.forget()
         return super().train(mode)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        give_number(self)
+
+    def __prepare_scriptable__(self):
+        """What ``torch.jit.script`` puts in the layer's place, in the model itself too."""
+        from .ternarize import make_plain  # which knows layers
+
+        log_first_n(logging.WARNING, _SCRIPTED, name="ptq_det", key="message")
+        plain = copy.deepcopy(self)
+        make_plain(plain)
+        return plain
 
 
 class TernaryConv2d(TernaryLayer, Conv2d):

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import InputError, UntrainedLayersError
 from ..settings import TernarySettings
 from .activations import keep_input, layers_after_relu, quantize_input
+from .compiled import give_number
 from .layers import (
     TernaryConv2d,
     TernaryConvTranspose2d,
@@ -163,7 +164,7 @@ def restore_classes(model: nn.Module) -> None:
         layer.__class__ = layer.ternary.plain
         if layer.ternary.plain is nn.Conv2d:  # what _convert gave it
             del layer.norm, layer.activation
-        del layer.ternary, layer.scale
+        del layer.ternary, layer.scale, layer.number
     for module in model.modules():
         _stop_forgetting(module)
 
@@ -246,6 +247,7 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
     decay = Decay(settings.decay, settings.decay_toward == "codes")
     module.ternary = TernaryState(quantizer, sparsity, decay, plain)
     module.register_parameter("scale", None)
+    give_number(module)
     if quantizer.learns_scale:
         filters = module.to_filters(module.weight.detach())
         groups = len(filters) if quantizer.by_filter else 1

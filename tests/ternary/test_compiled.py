@@ -1,0 +1,143 @@
+"""Ternary layers inside torch.compile, torch.jit.script and torch.export."""
+
+import copy
+import logging
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from ptq_det import make_plain, ternarize
+from ptq_det.errors import InputError
+from ptq_det.settings import TernarySettings
+from ptq_det.ternary.compiled import compiled_forward_weight
+from ptq_det.ternary.ternarize import ternary_layers
+
+INPUT = torch.rand(2, 8, 8, 8)
+
+
+def stack(**settings):
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 8, 2, stride=2),
+        nn.Flatten(),
+        nn.Linear(8 * 16 * 16, 8),
+        nn.Linear(8, 8),
+    ]
+    model = nn.Sequential(*layers)
+    ternarize(model, TernarySettings.make(**settings))
+    assert len(ternary_layers(model)) == 4
+    return model
+
+
+def compiled(model):
+    """In one graph, or there is an error."""
+    return torch.compile(model, backend="aot_eager", fullgraph=True)
+
+
+def steps_of(model, forward):
+    """Outputs of some steps, and the parameters behind them."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    outputs = []
+    for _ in range(3):
+        outputs.append(forward(INPUT))
+        outputs[-1].square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return [each.detach() for each in outputs], [each.detach() for each in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sparsity": 0.5},
+        {"sparsity": 0.5, "threshold": "network", "compensation": 0},
+        {"sparsity": 0.5, "decay": 0.01},
+        {"quantizer": "TTQ", "sparsity": 0.5},
+        {"quantizer": "SQuantizer", "freeze_start": 1.0},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_one_graph_trains_and_predicts_as_without(settings):
+    model = stack(**settings)
+    other = copy.deepcopy(model)
+    torch.testing.assert_close(steps_of(other, compiled(other)), steps_of(model, model))
+    with torch.no_grad():
+        wanted = model.eval()(INPUT)
+        torch.testing.assert_close(compiled(other.eval())(INPUT), wanted)
+    assert not torch.equal(wanted, stack(**settings).eval()(INPUT))  # it has learned
+
+
+def test_a_weight_that_is_used_twice_gets_both_gradients_and_one_decay():
+    grads = []
+    for wrap in (lambda model: model, compiled):
+        model = stack(sparsity=0.5, decay=0.1)
+
+        def twice(x, model=model):
+            return model[0](x).sum() + model[0](2 * x).square().sum()
+
+        wrap(twice)(INPUT).backward()
+        grads.append(model[0].weight.grad)
+    torch.testing.assert_close(*grads)
+
+
+def test_layers_of_a_kind_share_a_graph():
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    layers = [nn.Linear(8, 8) for _ in range(3)]
+    model = nn.Sequential(*layers)
+    ternarize(model, TernarySettings.make(sparsity=0.5))
+    model.eval()
+    x = torch.rand(2, 8)
+    with torch.no_grad():
+        for layer in layers:
+            found = torch.compile(layer, backend=backend, fullgraph=True)(x)
+            torch.testing.assert_close(found, layer(x))
+    assert len(seen) == 1
+
+
+def test_a_copy_and_a_pickle_have_forward_weights_of_their_own(tmp_path):
+    model = stack(sparsity=0.5)
+    torch.save(model, tmp_path / "model.pt")
+    read = torch.load(tmp_path / "model.pt", weights_only=False)
+    for other in (copy.deepcopy(model), read):
+        with torch.no_grad():
+            wanted = other.eval()(INPUT)
+            for layer in ternary_layers(model).values():
+                layer.weight.add_(1)
+            torch.testing.assert_close(compiled(other)(INPUT), wanted)
+            assert not torch.allclose(compiled(model.eval())(INPUT), wanted)
+
+
+def test_the_operator_keeps_pytorch_s_rules():
+    layer = stack(quantizer="TTQ", sparsity=0.5)[0].to(memory_format=torch.channels_last)
+    arguments = (layer.weight, layer.scale, layer.number)
+    torch.library.opcheck(compiled_forward_weight, arguments)
+
+
+def test_scripting_puts_plain_layers_in_place_and_says_so(caplog):
+    model = stack(sparsity=0.5).eval()
+    wanted = model(INPUT).detach()
+    with caplog.at_level(logging.WARNING, "ptq_det"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(model)
+    torch.testing.assert_close(scripted(INPUT), wanted)
+    assert "script a copy of a model that is to be trained" in caplog.text
+    assert not ternary_layers(model)
+
+
+def test_exporting_asks_for_plain_layers():
+    model = stack(sparsity=0.5).eval()
+    wanted = model(INPUT).detach()
+    with pytest.raises(InputError, match="make_plain"):
+        torch.export.export(model, (INPUT,))
+    make_plain(model)
+    torch.testing.assert_close(torch.export.export(model, (INPUT,)).module()(INPUT), wanted)
