@@ -34,6 +34,8 @@ __all__ = [
     "is_layer",
 ]
 
+_is_exporting = getattr(torch.compiler, "is_exporting", bool)  # PyTorch has it from 2.7 on
+
 _UNTENDED = (
     "Ternary layers are trained without ptq_det.PTQHook: at their final sparsity from the first "
     "iteration on, with neither stages nor compensation. Add it by "
@@ -116,7 +118,7 @@ class TernaryLayer:
         Raises:
             InputError: ``torch.export`` asks for it.
         """
-        if torch.compiler.is_exporting():
+        if _is_exporting():
             raise InputError(_EXPORTED)
         if torch.compiler.is_compiling():
             return compiled_forward_weight(self.weight, self.scale, self.number)
