@@ -1,5 +1,7 @@
-"""Forward weights inside ``torch.compile``: operators that it calls and does not look into."""
+"""Forward weights where PyTorch takes a model apart: in ``torch.compile`` they are operators that it
+does not look into, in ``torch.jit.trace`` constants."""
 
+import contextlib
 import itertools
 from typing import Any
 from weakref import WeakValueDictionary
@@ -7,7 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-__all__ = ["compiled_forward_weight", "give_number"]
+__all__ = ["compiled_forward_weight", "give_number", "untraced"]
 
 # Operators take tensors; one with a number stands for a layer, so that layers share their code.
 _layers: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -19,6 +21,18 @@ def give_number(layer: nn.Module) -> None:
     number = next(_numbers)
     layer.number = torch.tensor(number, device="cpu")
     _layers[number] = layer
+
+
+@contextlib.contextmanager
+def untraced():
+    """What is computed inside is a constant to ``torch.jit.trace``, for whose check it is the same
+    whether it was computed now or before."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 @torch.library.custom_op("ptq_det::forward_weight", mutates_args=())

@@ -5,7 +5,6 @@ parameter ``weight`` is the latent weight. An official checkpoint loads into it,
 loads into the layer it replaced.
 """
 
-import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..quantizers import Quantizer
 from .cache import ForwardWeightCache
-from .compiled import compiled_forward_weight, give_number
+from .compiled import compiled_forward_weight, give_number, untraced
 from .filters import from_filters, to_filters
 from .network_threshold import NetworkThreshold
 from .schedule import Stage
@@ -44,8 +43,8 @@ _UNTENDED = (
 )
 
 _SCRIPTED = (
-    "torch.jit.script puts plain layers in the place of the model's ternary ones; script a copy "
-    "of a model that is to be trained."
+    "The model's ternary layers become plain ones, as torch.jit.script takes them; script a copy of "
+    "a model that is to be trained."
 )
 
 _EXPORTED = (
@@ -123,7 +122,8 @@ class TernaryLayer:
         if torch.compiler.is_compiling():
             return compiled_forward_weight(self.weight, self.scale, self.number)
         training = self.training and torch.is_grad_enabled()
-        return self._cached(training, self._compute_forward_weight)
+        with untraced():
+            return self._cached(training, self._compute_forward_weight)
 
     def value_and_rule(self) -> tuple[Tensor, Callable]:
         """What :meth:`forward_weight` gives, detached, and :meth:`_quantize`'s rule; for compiled
@@ -259,13 +259,12 @@ class TernaryLayer:
         give_number(self)
 
     def __prepare_scriptable__(self):
-        """What ``torch.jit.script`` puts in the layer's place, in the model itself too."""
+        """Becomes a plain layer, for ``torch.jit.script`` changes the model that it is given."""
         from .ternarize import make_plain  # which knows layers
 
         log_first_n(logging.WARNING, _SCRIPTED, name="ptq_det", key="message")
-        plain = copy.deepcopy(self)
-        make_plain(plain)
-        return plain
+        make_plain(self)
+        return self
 
 
 class TernaryConv2d(TernaryLayer, Conv2d):
