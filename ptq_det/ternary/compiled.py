@@ -1,5 +1,5 @@
-"""Forward weights where PyTorch takes a model apart: in ``torch.compile`` they are operators that it
-does not look into, in ``torch.jit.trace`` constants."""
+"""Forward weights where PyTorch takes a model apart: ``torch.compile`` gets operators that it does
+not look into, ``torch.jit.trace`` constants."""
 
 import contextlib
 import itertools

@@ -43,8 +43,8 @@ _UNTENDED = (
 )
 
 _SCRIPTED = (
-    "The model's ternary layers become plain ones, as torch.jit.script takes them; script a copy of "
-    "a model that is to be trained."
+    "The model's ternary layers become plain ones, as torch.jit.script takes them; script a copy "
+    "of a model that is to be trained."
 )
 
 _EXPORTED = (

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from detectron2.utils import logger as detectron2_logger
 from torch import nn
 
 from ptq_det import make_plain, ternarize
@@ -126,6 +127,7 @@ def test_the_operator_keeps_pytorch_s_rules():
 def test_scripting_puts_plain_layers_in_place_and_says_so(caplog):
     model = stack(sparsity=0.5).eval()
     wanted = model(INPUT).detach()
+    detectron2_logger._LOG_COUNTER.clear()  # it is said once
     with caplog.at_level(logging.WARNING, "ptq_det"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scripted = torch.jit.script(model)

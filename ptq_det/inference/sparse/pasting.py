@@ -22,7 +22,7 @@ class _PastedMasks(ROIMasks):
 
 
 class PastingRCNN(GeneralizedRCNN):
-    """Detectron2's ``GeneralizedRCNN`` with another way from masks of boxes to those of pictures."""
+    """Detectron2's ``GeneralizedRCNN``, whose masks of boxes become those of pictures by kernels."""
 
     def inference(self, batched_inputs, detected_instances=None, do_postprocess=True):
         """As Detectron2's."""
