@@ -9,7 +9,17 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-__all__ = ["compiled_forward_weight", "give_number", "untraced"]
+__all__ = ["EXPORTED", "SCRIPTED", "compiled_forward_weight", "give_number", "untraced"]
+
+SCRIPTED = (
+    "The model's ternary layers become plain ones, as torch.jit.script takes them; script a copy "
+    "of a model that is to be trained."
+)
+
+EXPORTED = (
+    "torch.export takes plain layers: ptq_det.make_plain(model) puts them in the place of ternary "
+    "ones, with the same outputs (of a copy, if the model is to be trained)."
+)
 
 # Operators take tensors; one with a number stands for a layer, so that layers share their code.
 _layers: WeakValueDictionary[int, Any] = WeakValueDictionary()

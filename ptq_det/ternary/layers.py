@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..quantizers import Quantizer
 from .cache import ForwardWeightCache
-from .compiled import compiled_forward_weight, give_number, untraced
+from .compiled import EXPORTED, SCRIPTED, compiled_forward_weight, give_number, untraced
 from .filters import from_filters, to_filters
 from .network_threshold import NetworkThreshold
 from .schedule import Stage
@@ -40,16 +40,6 @@ _UNTENDED = (
     "iteration on, with neither stages nor compensation. Add it by "
     "`trainer.register_hooks([ptq_det.PTQHook(cfg)])`; ptq_det.TernaryTrainer has it, and follows "
     "TERNARY.OPTIMIZER and TERNARY.DISTILLATION too."
-)
-
-_SCRIPTED = (
-    "The model's ternary layers become plain ones, as torch.jit.script takes them; script a copy "
-    "of a model that is to be trained."
-)
-
-_EXPORTED = (
-    "torch.export takes plain layers: ptq_det.make_plain(model) puts them in the place of ternary "
-    "ones, with the same outputs (of a copy, if the model is to be trained)."
 )
 
 OWN_KEYS = ("scale", "pact.clip")
@@ -118,7 +108,7 @@ class TernaryLayer:
             InputError: ``torch.export`` asks for it.
         """
         if _is_exporting():
-            raise InputError(_EXPORTED)
+            raise InputError(EXPORTED)
         if torch.compiler.is_compiling():
             return compiled_forward_weight(self.weight, self.scale, self.number)
         training = self.training and torch.is_grad_enabled()
@@ -262,7 +252,7 @@ class TernaryLayer:
         """Becomes a plain layer, for ``torch.jit.script`` changes the model that it is given."""
         from .ternarize import make_plain  # which knows layers
 
-        log_first_n(logging.WARNING, _SCRIPTED, name="ptq_det", key="message")
+        log_first_n(logging.WARNING, SCRIPTED, name="ptq_det", key="message")
         make_plain(self)
         return self
 

@@ -22,7 +22,7 @@ class _PastedMasks(ROIMasks):
 
 
 class PastingRCNN(GeneralizedRCNN):
-    """Detectron2's ``GeneralizedRCNN``, whose masks of boxes become those of pictures by kernels."""
+    """Detectron2's ``GeneralizedRCNN``; kernels make masks of pictures of those of boxes."""
 
     def inference(self, batched_inputs, detected_instances=None, do_postprocess=True):
         """As Detectron2's."""
