@@ -67,6 +67,8 @@ class Kind:
         else:
             cfg.merge_from_file(model_zoo.get_config_file(self.recipe))
         cfg.merge_from_list([*_NARROW, *self.changes])
+        if cfg.MODEL.RESNETS.NORM == "FrozenBN":  # which lets random weights grow without end
+            cfg.MODEL.RESNETS.NORM = "BN"
         data = "pixels" if self.pixels else "all"
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{data}_train",), (f"{data}_val",)
         if self.proposals:
