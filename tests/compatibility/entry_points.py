@@ -35,12 +35,24 @@ class Case:
         folder: its own, empty at first.
         detectron2: folder of Detectron2's repository; None where there is none.
         picture: a picture file.
+        weights: a checkpoint of a float model, for entry points that run one in place of the
+            ternary model.
     """
 
     cfg: CfgNode
     folder: Path
     detectron2: Path | None
     picture: Path
+    weights: str = ""
+
+    def in_float(self) -> "Case":
+        """The same with Detectron2 alone, behind :func:`_unpack`."""
+        cfg = self.cfg.clone()
+        cfg.TERNARY.ENABLED = False
+        folder = self.folder / "in_float"
+        folder.mkdir(exist_ok=True)
+        weights = str(self.folder / "unpacked.pth")
+        return Case(cfg, folder, self.detectron2, self.picture, weights)
 
     @property
     def config(self) -> str:
@@ -53,12 +65,12 @@ class Case:
     @property
     def latent(self) -> str:
         """Checkpoint of latent weights, saved before codes were frozen."""
-        return str(self.folder / "tool/model_0000000.pth")
+        return self.weights or str(self.folder / "tool/model_0000000.pth")
 
     @property
     def packed(self) -> str:
         """Packed file that the training tool wrote."""
-        return str(self.folder / "tool/model_final.safetensors")
+        return self.weights or str(self.folder / "tool/model_final.safetensors")
 
     def run(self, script: Path, *words: str) -> None:
         """Run a script in this process; its words are those of a command line."""

@@ -16,7 +16,7 @@ from ptq_det.data.shapes import CLASSES, generate_shapes
 
 __all__ = ["KEYPOINTS", "STUFF", "register_pictures", "write_proposals"]
 
-KEYPOINTS = 4  # corners of a box
+KEYPOINTS = 17  # along the diagonal of a box; as many as COCO's evaluation has sigmas for
 STUFF = ("things", "ground")
 
 
@@ -31,12 +31,11 @@ def register_pictures(folder: Path) -> None:
                 DatasetCatalog.remove(name)
                 MetadataCatalog.remove(name)
             DatasetCatalog.register(name, load)
-            corners = [f"corner {i}" for i in range(KEYPOINTS)]
             MetadataCatalog.get(name).set(
                 thing_classes=list(CLASSES),
                 stuff_classes=list(STUFF),
-                keypoint_names=corners,
-                keypoint_flip_map=[(corners[0], corners[1]), (corners[2], corners[3])],
+                keypoint_names=[f"point {i}" for i in range(KEYPOINTS)],
+                keypoint_flip_map=[],
                 evaluator_type=kind,
                 ignore_label=255,
             )
@@ -49,8 +48,8 @@ def _records(folder: Path, split: str) -> list[dict]:
         for object_ in record["annotations"]:
             object_["category_id"] -= 1
             x, y, w, h = object_["bbox"]
-            ends = [(x, y), (x + w, y), (x, y + h), (x + w, y + h)]
-            object_["keypoints"] = [v for end in ends for v in (*end, 2)]
+            steps = np.linspace(0, 1, KEYPOINTS)
+            object_["keypoints"] = [float(v) for i in steps for v in (x + i * w, y + i * h, 2)]
             pixels[mask_utils.decode(object_["segmentation"]).astype(bool)] = 0
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
         record["sem_seg_file_name"] = str(folder / f"{split}_{stem}.png")

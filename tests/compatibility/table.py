@@ -54,7 +54,11 @@ def rows(kinds, detectron2: Path | None, folder: Path) -> dict[str, dict[str, st
         found[kind.name] = {}
         for name, entry_point in (OWN if detectron2 is None else OWN | STOCK).items():
             start = time.perf_counter()
-            result = found[kind.name][name] = run(entry_point, case, own / "log.txt")
+            result = run(entry_point, case, own / "log.txt")
+            if result != "yes" and name in STOCK:
+                in_float = run(entry_point, case.in_float(), own / "log_in_float.txt")
+                result = result if in_float == "yes" else f"{in_float} (in float too)"
+            found[kind.name][name] = result
             print(f"{kind.name} | {name} | {result} | {time.perf_counter() - start:.0f} s")
     return found
 
