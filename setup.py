@@ -5,6 +5,12 @@ import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1 make wheels by the package wheel
+    from wheel.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "ptq_det/__init__.py").read_text()).group(1)
@@ -32,6 +38,38 @@ KERNELS = [
     for kind, flags in FLAGS.items()
 ]
 
+
+class BuildWithConfigs(build_py):
+    """Puts the configs into the package, where they have no place in a clone."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for source, target in self._configs().items():
+                self.mkpath(str(Path(target).parent))
+                self.copy_file(source, target)
+
+    def get_outputs(self, include_bytecode=1):
+        return [*super().get_outputs(include_bytecode), *self._configs().values()]
+
+    def get_output_mapping(self):
+        return {**super().get_output_mapping(), **{b: a for a, b in self._configs().items()}}
+
+    def _configs(self):
+        """Source and target of each config, paths as setuptools has them."""
+        files = [*Path("configs").rglob("*.yaml"), *Path("configs").rglob("*.py")]
+        return {str(file): str(Path(self.build_lib, "ptq_det", file)) for file in sorted(files)}
+
+
+class AnyPython(bdist_wheel):
+    """Kernels are for a machine but for every Python; a wheel without them is for all machines."""
+
+    def get_tag(self):
+        kernels = self.get_finalized_command("build_ext").get_outputs()
+        built = any(Path(kernel).exists() for kernel in kernels)
+        return "py3", "none", super().get_tag()[2] if built else "any"
+
+
 setup(
     name="ptq_det",
     version=VERSION,
@@ -40,19 +78,20 @@ setup(
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ptq_det", "ptq_det.*"]),
     ext_modules=KERNELS,
+    cmdclass={"bdist_wheel": AnyPython, "build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["ptq-det = ptq_det.commands.__main__:main"]},
     package_data={
         "ptq_det": ["py.typed"],
         "ptq_det.data": ["weights/*.safetensors"],
         "ptq_det.kernels": ["*.cpp", "*.h"],
     },
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",  # NumPy 1 has no wheels for later versions
+    python_requires=">=3.10,<3.13",  # those that were tried
     # Detectron2 is not among these: PyPI has no official one, and one that is installed must stay.
     install_requires=[
         "torch>=2.6",
         "torchvision",
-        "numpy<2",  # Detectron2 of 2024 uses what NumPy 2 took away
-        "setuptools<81",  # detectron2.model_zoo needs pkg_resources
+        "numpy",
         "fvcore>=0.1.5,<0.1.6",
         "iopath",
         "pycocotools",
@@ -62,7 +101,7 @@ setup(
         "Pillow",
     ],
     extras_require={
-        "demo": ["opencv-python-headless<4.12", "matplotlib<3.11"],
+        "demo": ["opencv-python-headless", "matplotlib"],
         "dev": ["pytest", "ruff"],
         # What tools/export_onnx.py needs; to run its models takes less (docs/deployment.md).
         "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],
@@ -70,8 +109,11 @@ setup(
         "benchmark": ["nncodec", "zstandard"],
         # And the packed file on other runtimes with.
         "runtimes": ["onnx>=1.16", "onnxruntime>=1.20", "openvino>=2025", "nncf>=3"],
-        # What Detectron2 itself needs, for one that was installed without its dependencies.
+        # What the Detectron2 of 2024 needs, installed without its dependencies (Makefile).
         "detectron2": [
+            "numpy<2",  # it uses what NumPy 2 took away
+            "opencv-python-headless<4.12",  # later ones need NumPy 2
+            "setuptools<81",  # its model zoo needs pkg_resources
             "black",
             "cloudpickle",
             "hydra-core",

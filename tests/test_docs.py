@@ -33,18 +33,15 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(R
 
 def options_of_tool(tool) -> set[str]:
     """The long options that a tool has, ``--help`` aside."""
-    files = [tool]
-    if f"from ptq_det.commands.{tool.stem} import main" in tool.read_text():
-        files.append(REPO / f"ptq_det/commands/{tool.name}")
+    code = (REPO / f"ptq_det/commands/{tool.name}").read_text()
     options = {
         argument.value
-        for file in files
-        for call in ast.walk(ast.parse(file.read_text()))
+        for call in ast.walk(ast.parse(code))
         if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument"
         for argument in call.args
         if isinstance(argument, ast.Constant) and str(argument.value).startswith("--")
     }
-    if "default_argument_parser" in tool.read_text():
+    if "default_argument_parser" in code:
         for action in default_argument_parser()._actions:
             if not isinstance(action, argparse._HelpAction):
                 options |= {name for name in action.option_strings if name.startswith("--")}
@@ -154,7 +151,7 @@ def texts_of(path) -> list[str]:
 
 def quotes() -> list[tuple[str, str]]:
     """Messages in troubleshooting.md and where they come from: `message` ([name](../path.py))."""
-    pattern = r"`([^`\n]+)` \(\[[\w.]+\]\(\.\./((?:ptq_det|tools)/[\w/]+\.py)\)\)"
+    pattern = r"`([^`\n]+)` \(\[[\w.]+\]\(\.\./(ptq_det/[\w/]+\.py)\)\)"
     return re.findall(pattern, TROUBLES)
 
 

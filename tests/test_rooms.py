@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {  # what must stay importable without these
     "quantizers": {"detectron2"},
     "kernels": {"detectron2", "torch"},
+    "commands/__main__.py": {"detectron2", "torch"},
     "commands/mistakes.py": {"detectron2", "torch"},
     "commands/onnx_predict.py": {"detectron2", "torch", "onnx"},
     "packing/__init__.py": {"detectron2", "torch"},

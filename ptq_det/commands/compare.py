@@ -1,19 +1,28 @@
-"""Several fine-tunings of one config, evaluated from their packed files: a table and a picture."""
+"""Fine-tunes one config in several ways and compares AP and size of the packed files.
 
+ptq-det compare --config-file C --runs runs.yaml --output output/compare MODEL.WEIGHTS W
+
+runs.yaml maps names to overrides; differences are to the first run:
+    control: [TERNARY.ENABLED, False]
+    PTQ 80 %: [TERNARY.SPARSITY, 0.8]
+A comparison that was stopped goes on where it was when the command is given again.
+"""
+
+import argparse
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import yaml
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
-from tabulate import tabulate
+from detectron2.utils.logger import setup_logger
 
 from ..errors import InputError
-from ..files import MIB, replacing
+from ..files import replacing
 from ..inference.evaluation import build_for_evaluation
 from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
@@ -22,37 +31,10 @@ from ..packing.source import packed_from_checkpoint
 from ..training.config_file import read_config
 from ..training.preflight import preflight
 from ..training.trainer import TernaryTrainer
+from .comparison import Result, draw_comparison, table_of
+from .mistakes import told_in_one_line
 
-__all__ = ["Result", "compare", "draw_comparison", "read_runs", "table_of"]
-
-_MASK_RCNN_BYTES, _SAME_MODEL = 177.8e6, 0.02
-# Mark, bytes of the file as published, and AP less that of the float model; from Kill-the-Bits' and
-# Permute-Quantize-Finetune's READMEs and the abstract of arXiv 2107.10998v5 (which names no task).
-_PUBLISHED = {
-    "Kill-the-Bits": ("kx", 6.65e6, {"bbox": 33.9 - 37.9, "segm": 30.8 - 34.6}),
-    "PQF": ("k+", 6.65e6, {"bbox": 36.3 - 37.9, "segm": 33.5 - 34.6}),
-    "PTQ's abstract": ("k*", 5e6, {"bbox": -2.8}),
-}
-
-
-@dataclass
-class Result:
-    """What a run came to; of a float run, the file is the model in float32.
-
-    Attributes:
-        overrides: keys and values that the run overrides.
-        zeros: fraction of zeros among the codes.
-        bits_per_weight: of the coded codes.
-        bytes: size of the packed file.
-        ap: box and mask AP by task, e.g. ``{"bbox": 23.8, "segm": 25.3}``.
-    """
-
-    name: str
-    overrides: list[str]
-    zeros: float
-    bits_per_weight: float
-    bytes: int
-    ap: dict[str, float]
+__all__ = ["compare", "main", "read_runs"]
 
 
 def read_runs(path: str) -> dict[str, list[str]]:
@@ -114,70 +96,6 @@ def compare(
                 scratch.write_text(json.dumps(asdict(result), indent=1) + "\n")
         results.append(result)
     return results
-
-
-def table_of(results: list[Result]) -> str:
-    """A row a run; differences are to the first run.
-
-    A run whose model finds nothing at all has no AP (Detectron2 evaluates it to not a number).
-    """
-    first, tasks = results[0], _tasks(results)
-    rows = [
-        [
-            result.name,
-            f"{100 * result.zeros:.1f} %",
-            f"{result.bits_per_weight:.2f}",
-            f"{result.bytes / MIB:.2f}",
-            *(f"{_ap(result, task):.1f}" for task in tasks),
-            *(
-                "" if result is first else f"{_ap(result, task) - _ap(first, task):+.1f}"
-                for task in tasks
-            ),
-        ]
-        for result in results
-    ]
-    titles = {"bbox": "box AP", "segm": "mask AP"}
-    names = [titles.get(task, task) for task in tasks]
-    headers = ["run", "zeros", "bits per weight", "MiB", *names]
-    headers += [f"{name} to {first.name}" for name in names]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-
-
-def draw_comparison(results: list[Result], path: str) -> None:
-    """Write a picture of AP, as difference to the first run, against the size of the file.
-
-    A panel a task. Beside a Mask R-CNN R50-FPN stand the differences that others published for
-    theirs, on COCO.
-    """
-    tasks = _tasks(results)
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(5 * len(tasks), 4), layout="constrained", squeeze=False
-    )
-    for axis, task in zip(axes[0], tasks, strict=True):
-        axis.axhline(0, color="gray", linestyle="--", label=results[0].name)
-        for result in results[1:]:
-            difference = _ap(result, task) - _ap(results[0], task)
-            axis.plot(result.bytes / MIB, difference, "o", label=result.name)
-        if abs(results[0].bytes / _MASK_RCNN_BYTES - 1) < _SAME_MODEL:
-            for name, (mark, size, differences) in _PUBLISHED.items():
-                if task in differences:
-                    label = f"{name} (COCO, published)"
-                    axis.plot(size / MIB, differences[task], mark, label=label)
-        axis.set(xlabel="MiB of the file", ylabel=f"{task} AP less that of {results[0].name}")
-        axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="small")  # the one with all published points
-    with replacing(path) as scratch:
-        figure.savefig(scratch, dpi=120, format="png")
-    plt.close(figure)
-
-
-def _tasks(results: list[Result]) -> list[str]:
-    """All tasks in order; a model that finds nothing is not evaluated on masks."""
-    return list(dict.fromkeys(task for result in results for task in result.ap))
-
-
-def _ap(result: Result, task: str) -> float:
-    return result.ap.get(task, float("nan"))
 
 
 def _config(config_file: str, overrides: list[str], output: str) -> CfgNode:
@@ -267,3 +185,29 @@ def _run(cfg: CfgNode, name: str, overrides: list[str]) -> Result:
         size, zeros, bits = report.file_bytes, report.sparsity, report.bits_per_weight
     ap = {task: float(figures["AP"]) for task, figures in evaluated.items()}
     return Result(name, overrides, zeros, bits, size, ap)
+
+
+def main() -> None:
+    """Run by the arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--runs", required=True, help="YAML file: name of a run -> overrides")
+    parser.add_argument("--output", required=True, help="folder for runs, table and picture")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of all runs")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    with told_in_one_line():
+        runs = read_runs(args.runs)
+        for name in ("fvcore", "detectron2", "ptq_det"):
+            setup_logger(args.output, name=name)
+        results = compare(args.config_file, runs, args.opts, args.output)
+        table = table_of(results)
+        (Path(args.output) / "table.md").write_text(table + "\n")
+        draw_comparison(results, str(Path(args.output) / "comparison.png"))
+    print(f"\n{table}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,19 @@
-"""Packed models from what a command names, and calibrated ones; ``tools/pack.py`` writes them."""
+"""Packs a model into one file, and calibrates it for engines on integers.
+
+ptq-det pack --config-file C --output model.safetensors W
+ptq-det pack --config-file C --calibrate DATASET --output model.safetensors MODEL.WEIGHTS W
+ptq-det pack model.safetensors --calibrate DATASET --output calibrated.safetensors
+ptq-det pack --torchvision resnet18 --output model.safetensors W TERNARY.SPARSITY 0.89
+
+W is a ternary checkpoint, a packed file, or a float checkpoint, which is ternarized in one shot.
+"""
+
+import argparse
+import sys
+import warnings
 
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import setup_logger
 
 from ..errors import InputError
 from ..inference import calibrate_packed
@@ -11,10 +24,11 @@ from ..packing.source import packed_from_checkpoint, packed_from_model
 from ..training.config_file import read_config
 from ..training.preflight import check_weights
 from ..training.setting_checks import check_model_settings
-from .classification import build_classifier, classifier_config
+from .classification import NETWORKS, build_classifier, classifier_config
 from .inputs import built_from, check_class_names, check_target, records_of
+from .mistakes import told_in_one_line
 
-__all__ = ["pack", "packed_from_words", "split_words"]
+__all__ = ["main", "pack", "packed_from_words", "split_words"]
 
 
 def pack(
@@ -85,3 +99,37 @@ def packed_from_words(
 def split_words(words: list[str]) -> tuple[str | None, list[str]]:
     """A file, if the words are one more than keys and values, and the keys and values."""
     return (words[0], words[1:]) if len(words) % 2 else (None, words)
+
+
+def main() -> None:
+    """Run by the arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--config-file", help="config of the detector; a packed file has its own")
+    model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
+    parser.add_argument(
+        "--calibrate",
+        metavar="DATASET",
+        help="find the ranges that the engines int8 and sparse need",
+    )
+    parser.add_argument("--output", required=True, help="packed file to write")
+    parser.add_argument(
+        "words", nargs="*", metavar="[FILE] [KEY VALUE ...]",
+        help="what to pack, in place of MODEL.WEIGHTS; overrides of the config",
+    )  # fmt: skip
+    args = parser.parse_intermixed_args()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    for name in ("fvcore", "ptq_det"):
+        setup_logger(name=name)
+    with told_in_one_line():
+        report = pack(args.words, args.output, args.calibrate, args.config_file, args.torchvision)
+    if report.one_shot:
+        print("Latent weights were ternarized in one shot: the sizes count, an AP would not.")
+    print(f"{args.output}: {report.file_bytes} bytes\n{report.summary()}")
+    sys.exit(0 if report.verified else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,34 +1,44 @@
 """Reads the config that a command names."""
 
 import os
+from pathlib import Path
 
+import detectron2
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
 from ..config import MERGE_ERRORS, add_ternary_config
+from ..data.weights import CONFIGS_FOLDER
 from ..errors import InputError
 
 __all__ = ["find_config_file", "read_config"]
 
+# Where ``detectron2.model_zoo`` looks, which needs pkg_resources, that newer setuptools lack.
+_ZOO = Path(detectron2.__file__).parent / "model_zoo/configs"
+
 
 def find_config_file(path: str) -> str:
-    """The path of a config on disk, or of one of Detectron2's model zoo by its name there.
+    """The path of a config: a file, else one of this package or of Detectron2's model zoo by name.
+
+    Args:
+        path: a file, an address of ``PathManager``, or a name below ``configs/``, with or without
+            that word: ``mask_rcnn_R50_ptq.yaml``, ``COCO-Detection/retinanet_R_50_FPN_1x.yaml``.
 
     Raises:
-        InputError: it is in neither place.
+        InputError: it is in none of these places.
     """
     if not path:
-        raise InputError("no config: give --config-file, e.g. configs/mask_rcnn_R50_ptq.yaml")
+        raise InputError("no config: give --config-file, e.g. mask_rcnn_R50_ptq.yaml")
     if PathManager.isfile(path):
         return path
-    from detectron2 import model_zoo  # which needs pkg_resources, that newer setuptools lack
-
-    try:
-        return model_zoo.get_config_file(path)
-    except RuntimeError:  # what the zoo raises for a name it does not have
-        raise InputError(
-            f"config file {path!r} not found (from folder {os.getcwd()!r}, or in Detectron2's zoo)"
-        ) from None
+    for folder in (CONFIGS_FOLDER, _ZOO):
+        file = folder / path.removeprefix("configs/")
+        if file.is_file():
+            return str(file)
+    raise InputError(
+        f"config file {path!r} not found (from folder {os.getcwd()!r}, among those of ptq_det, or "
+        "in Detectron2's zoo)"
+    )
 
 
 def read_config(path: str, overrides: list[str]) -> CfgNode:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ptq_det.commands.compare import Result, compare, draw_comparison, read_runs, table_of
+from ptq_det.commands.compare import compare, read_runs
+from ptq_det.commands.comparison import Result, draw_comparison, table_of
 from ptq_det.errors import InputError
 from ptq_det.modeling.meta_arch import build_float_model
 

@@ -1,9 +1,10 @@
-"""The weights that come with the package."""
+"""The weights and configs that come with the package."""
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
 
-from ptq_det import load_packed, packed_config
+from ptq_det import add_ternary_config, load_packed, packed_config
 from ptq_det.data.weights import WEIGHTS_FOLDER
 from ptq_det.kernels import why_no_kernels
 from ptq_det.modeling.meta_arch import build_float_model
@@ -18,6 +19,13 @@ def test_float_weights_fill_their_model():
     model = build_float_model(cfg)
     weights = DetectionCheckpointer(model).load(FLOAT)
     assert not weights.get("incompatible", [])
+
+
+def test_a_config_has_an_address_that_detectron2_s_tools_read():
+    cfg = get_cfg()
+    add_ternary_config(cfg)
+    cfg.merge_from_file("ptq_det://configs/small_data/mask_rcnn_R50_224_ptq.yaml")
+    assert cfg.TERNARY.ENABLED and cfg.MODEL.RESNETS.DEPTH == 50
 
 
 def test_the_packed_detector_is_small_calibrated_and_names_its_classes():

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ COMPARE = ["compare", "--config-file", QUICK]
 def stderr_of(tmp_path, monkeypatch, capsys):
     """Runs a tool, which has to end with status 2, in a folder with some files."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("detectron2.utils.logger.setup_logger", lambda *args, **options: None)
     (tmp_path / "page.html").write_text("<html></html>")
     (tmp_path / "cut.pth").write_bytes(b"other weights")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
@@ -24,6 +24,8 @@ def stderr_of(tmp_path, monkeypatch, capsys):
     (tmp_path / "escape.yaml").write_text("../escape: [TERNARY.ENABLED, False]")
 
     def run(name, *args):
+        command = import_module(f"ptq_det.commands.{name}")
+        monkeypatch.setattr(command, "setup_logger", lambda *args, **options: None, raising=False)
         monkeypatch.setattr(sys, "argv", [name, *args])
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(REPO / f"tools/{name}.py"), run_name="__main__")

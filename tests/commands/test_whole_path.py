@@ -3,7 +3,7 @@ import json
 import cv2
 import pytest
 
-from ptq_det.commands.demo import run_demo
+from ptq_det.commands.whole_path import run_demo
 from ptq_det.errors import InputError
 
 
