@@ -5,11 +5,9 @@ Without it the package can be imported too, for the parts that need neither it n
 codec and the container of packed files); what is public here then says what to install.
 
 ``PTQ_DET_PLUGINS`` in the environment names modules, with commas between them, that are imported
-then, e.g. for quantizers, builders and engines of one's own.
+then, e.g. for quantizers, builders and engines of one's own, or projects of Detectron2.
 """
 
-import os
-from importlib import import_module
 from importlib.util import find_spec
 
 __all__ = [
@@ -30,6 +28,7 @@ if find_spec("detectron2") is not None:
     from .inference import load_packed
     from .modeling.meta_arch import honour_ternary
     from .packing.packed_model import pack_model, packed_config
+    from .plugins import import_plugins
     from .ternary.ternarize import make_plain, ternarize
     from .training.checkpoint import register_safetensors
     from .training.hooks import PTQHook
@@ -37,8 +36,7 @@ if find_spec("detectron2") is not None:
 
     register_safetensors()
     honour_ternary()
-    for _plugin in filter(None, os.getenv("PTQ_DET_PLUGINS", "").split(",")):
-        import_module(_plugin.strip())
+    import_plugins()
 else:
 
     def __getattr__(name: str):

@@ -23,6 +23,7 @@ from .benchmarks import (
     benchmark_size,
     benchmark_train,
 )
+from .inputs import IMPORT
 from .mistakes import positive, told_in_one_line
 
 __all__ = ["main"]
@@ -39,12 +40,14 @@ def main() -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     train = parts.add_parser("train", help="time of a training step, ternary over float")
     train.add_argument("--config-file", default=CONFIG)
+    train.add_argument("--import", **IMPORT)
     train.add_argument("--size", type=positive, nargs=2, default=(800, 1333), metavar=("H", "W"))
     train.add_argument("--batch", type=positive, default=2, help="pictures a step")
     train.add_argument("--rounds", type=positive, default=5, help="steps of each kind")
     train.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
     size = parts.add_parser("size", help="bytes of the codec beside others; time of loading")
     size.add_argument("--config-file", default=CONFIG)
+    size.add_argument("--import", **IMPORT)
     size.add_argument("--rounds", type=positive, default=5, help="how often loading is timed")
     size.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
     run = parts.add_parser("inference", help="time and memory of each engine beside stock")

@@ -32,6 +32,7 @@ from ..training.config_file import read_config
 from ..training.preflight import preflight
 from ..training.trainer import TernaryTrainer
 from .comparison import Result, draw_comparison, table_of
+from .inputs import IMPORT
 from .mistakes import told_in_one_line
 
 __all__ = ["compare", "main", "read_runs"]
@@ -193,6 +194,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True)
+    parser.add_argument("--import", **IMPORT)
     parser.add_argument("--runs", required=True, help="YAML file: name of a run -> overrides")
     parser.add_argument("--output", required=True, help="folder for runs, table and picture")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of all runs")

@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..engines import ENGINE_REGISTRY
 from .draw import built_in_pictures, draw_predictions, predictor_of
+from .inputs import IMPORT
 from .mistakes import positive, told_in_one_line
 from .whole_path import run_demo
 
@@ -43,6 +44,7 @@ def main() -> None:
     draw.add_argument("--min-size", type=positive, help="shorter side in pixels")
     engines = [name for name, _ in ENGINE_REGISTRY]
     draw.add_argument("--engine", choices=engines, help="what computes; float unless named")
+    parser.add_argument("--import", **IMPORT)
     path = parser.add_argument_group("the whole path")
     path.add_argument("--fine-tune", action="store_true", help="fine-tune, pack and evaluate")
     path.add_argument("--config-file", default=CONFIG)

@@ -1,6 +1,7 @@
-"""What commands name: data sets, files to write, models of a config."""
+"""What commands name: modules, data sets, files to write, models of a config."""
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,10 +10,30 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError
 from ..modeling.meta_arch import build_float_model
+from ..plugins import import_plugin
 from ..training.data_checks import check_datasets
 from ..training.setting_checks import building
 
-__all__ = ["built_from", "check_class_names", "check_target", "records_of"]
+__all__ = ["IMPORT", "built_from", "check_class_names", "check_target", "records_of"]
+
+
+def _imported(name: str) -> str:
+    """Import a module, as argparse's ``type``: before anything is read that it may add to."""
+    try:
+        import_plugin(name)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from error
+    return name
+
+
+# The option --import of the tools that read a config.
+IMPORT = {
+    "type": _imported,
+    "action": "append",
+    "dest": "modules",
+    "metavar": "MODULE",
+    "help": "module that registers parts of models and, by add_*_config, keys; may be given again",
+}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from ..files import replacing
 from ..packing.report import draw_sizes
 from .classification import NETWORKS
+from .inputs import IMPORT
 from .inspection import describe_file
 from .mistakes import told_in_one_line
 from .pack import pack
@@ -31,6 +32,7 @@ def parse():
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--config-file", help="config of a detector")
     model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
+    parser.add_argument("--import", **IMPORT)
     parser.add_argument("--weights", help="as W with --torchvision; goes with the next release")
     parser.add_argument(
         "--calibrate", metavar="DATASET", help="as tools/pack.py has it; goes with the next release"

@@ -25,7 +25,7 @@ from ..training.config_file import read_config
 from ..training.preflight import check_weights
 from ..training.setting_checks import check_model_settings
 from .classification import NETWORKS, build_classifier, classifier_config
-from .inputs import built_from, check_class_names, check_target, records_of
+from .inputs import IMPORT, built_from, check_class_names, check_target, records_of
 from .mistakes import told_in_one_line
 
 __all__ = ["main", "pack", "packed_from_words", "split_words"]
@@ -115,6 +115,7 @@ def main() -> None:
         help="find the ranges that the engines int8 and sparse need",
     )
     parser.add_argument("--output", required=True, help="packed file to write")
+    parser.add_argument("--import", **IMPORT)
     parser.add_argument(
         "words", nargs="*", metavar="[FILE] [KEY VALUE ...]",
         help="what to pack, in place of MODEL.WEIGHTS; overrides of the config",

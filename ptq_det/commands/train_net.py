@@ -23,6 +23,7 @@ from ..training.processes import leave_process_group
 from ..training.resuming import last_checkpoint
 from ..training.setting_checks import building
 from ..training.trainer import TernaryTrainer
+from .inputs import IMPORT
 from .mistakes import told_in_one_line
 
 __all__ = ["main"]
@@ -103,6 +104,7 @@ def main() -> None:
         action="store_true",
         help="decode every picture of the data sets before the work starts, not its header alone",
     )
+    parser.add_argument("--import", **IMPORT)
     args = parser.parse_args()
     with told_in_one_line():
         cfg = setup(args)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ..config import add_ternary_config
 from ..errors import InputError
+from ..plugins import base_config
 from ..ternary.activations import fix_input
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
@@ -58,7 +59,8 @@ def packed_config(path: str | os.PathLike, cfg: CfgNode | None = None) -> CfgNod
     Args:
         path: packed file.
         cfg: config into which the file's is merged, e.g. one with the keys of a project
-            (PointRend), which count only then; Detectron2's defaults without it. It is not changed.
+            (PointRend), which count only then; without it Detectron2's defaults with the keys of
+            plugins (docs/extending.md). It is not changed.
 
     Raises:
         FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
@@ -215,7 +217,7 @@ class PackedModel:
         Raises:
             PackedFileError: it cannot be read.
         """
-        cfg = (self.override or self.base or get_cfg()).clone()
+        cfg = (self.override or self.base or base_config()).clone()
         cfg.defrost()
         if self.override is None:
             merge_config(self.config, cfg, self.path)

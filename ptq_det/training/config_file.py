@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import detectron2
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
 from ..config import MERGE_ERRORS, add_ternary_config
 from ..data.weights import CONFIGS_FOLDER
 from ..errors import InputError
+from ..plugins import base_config
 
 __all__ = ["find_config_file", "read_config"]
 
@@ -42,7 +43,7 @@ def find_config_file(path: str) -> str:
 
 
 def read_config(path: str, overrides: list[str]) -> CfgNode:
-    """Read a config with the node ``TERNARY``.
+    """Read a config with the node ``TERNARY`` and the keys of plugins.
 
     Args:
         path: as :func:`find_config_file` has it.
@@ -52,7 +53,7 @@ def read_config(path: str, overrides: list[str]) -> CfgNode:
         InputError: there is no such config, or a key or value is wrong.
     """
     path = find_config_file(path)
-    cfg = get_cfg()
+    cfg = base_config()
     add_ternary_config(cfg)
     try:
         cfg.merge_from_file(path)

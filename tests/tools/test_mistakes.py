@@ -81,6 +81,15 @@ def test_numbers_that_must_be_above_0(args, stderr_of):
     assert "is no whole number above 0" in stderr_of(*args)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [["train_net"], ["pack"], ["measure_size"], ["compare"], ["demo"], ["benchmark", "train"]],
+)
+def test_a_module_that_is_not_there_is_said_before_anything_else(args, stderr_of):
+    error = stderr_of(*args, "--import", "no_such_module")
+    assert "argument --import: there is no module 'no_such_module'" in error
+
+
 @pytest.mark.parametrize("text", ["nan", "-1", "2", "a"])
 def test_a_threshold_is_a_score(text, stderr_of):
     assert "--threshold" in stderr_of("demo", "--threshold", text)
