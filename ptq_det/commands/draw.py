@@ -1,4 +1,4 @@
-"""Predictions drawn into pictures."""
+"""Predictions drawn into pictures that are files."""
 
 import itertools
 import json
@@ -14,16 +14,17 @@ from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine import DefaultPredictor
-from detectron2.utils.visualizer import Visualizer
 from torch import nn
 
 from ..data.picture_check import check_pictures
 from ..data.shapes import generate_shapes
+from ..errors import InputError
 from ..files import replacing
 from ..inference import load_packed
 from ..packing.packed_model import PackedModel, packed_config
+from .visualize import Found, draw_picture, metadata_of, refuse_undrawable, set_threshold
 
-__all__ = ["Drawing", "built_in_pictures", "draw_predictions", "predictor_of"]
+__all__ = ["Drawing", "built_in_pictures", "draw_predictions", "free_path", "predictor_of"]
 
 _DRAWN_SIDE = 512  # pixels that the longer side of a drawing has at least
 
@@ -47,14 +48,16 @@ def predictor_of(
         min_size: shorter side that pictures are scaled to, in pixels; without it, as in the
             model's config.
         engine: as :func:`ptq_det.load_packed` has it, with its errors.
+
+    Raises:
+        InputError: the model needs more than a picture.
     """
     cfg = packed_config(path)
+    refuse_undrawable(cfg, path)
     if min_size is not None:
         cfg.INPUT.MIN_SIZE_TEST = min_size
-    metadata = Metadata(name=os.fspath(path))
     classes = PackedModel.read(path, weights=False).classes
-    if classes:
-        metadata.thing_classes = classes
+    metadata = metadata_of(os.fspath(path), cfg, classes)
     return _Predictor(load_packed(path, engine=engine), cfg), metadata
 
 
@@ -65,13 +68,13 @@ class Drawing:
     Attributes:
         source: the picture.
         path: file written, or None where the picture could not be read.
-        objects: how many are drawn.
+        found: what is drawn.
         trouble: why it could not be read, or empty.
     """
 
     source: str
     path: Path | None
-    objects: int = 0
+    found: Found | None = None
     trouble: str = ""
 
 
@@ -91,8 +94,9 @@ def draw_predictions(
     Args:
         inputs: pictures.
         output: folder for the copies; they keep their names, as far as these are free.
-        threshold: least score of what is drawn.
+        threshold: least score of the objects or proposals that are drawn.
     """
+    set_threshold(predictor.model, threshold)
     inputs, folder = list(inputs), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     taken = {Path(name).resolve() for name in inputs}
@@ -102,19 +106,19 @@ def draw_predictions(
             yield Drawing(name, None, trouble=trouble)
             continue
         try:
-            instances = predictor(image)["instances"].to("cpu")
+            found = Found.of(predictor(image), threshold)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:  # too thin to be scaled
             yield Drawing(name, None, trouble=str(error))
             continue
-        instances = instances[instances.scores >= threshold]
         scale = max(1, round(_DRAWN_SIDE / max(image.shape[:2])))
-        drawn = Visualizer(image[:, :, ::-1], metadata, scale).draw_instance_predictions(instances)
-        path = _free_path(folder, Path(name).stem, taken)
+        drawn = draw_picture(image, found, metadata, scale)
+        path = free_path(folder, Path(name).stem, taken)
         with replacing(path) as scratch:
-            data = np.ascontiguousarray(drawn.get_image()[:, :, ::-1])
-            _, encoded = cv2.imencode(".png", data)
+            _, encoded = cv2.imencode(".png", drawn)
             scratch.write_bytes(encoded.tobytes())
-        yield Drawing(name, path, len(instances))
+        yield Drawing(name, path, found)
 
 
 def _read(name: str) -> tuple[np.ndarray | None, str]:
@@ -127,10 +131,10 @@ def _read(name: str) -> tuple[np.ndarray | None, str]:
         return None, f"it cannot be read ({error})"
 
 
-def _free_path(folder: Path, stem: str, taken: set[Path]) -> Path:
+def free_path(folder: Path, stem: str, taken: set[Path], ending: str = ".png") -> Path:
     """A path that is none of those taken, which it joins, and where no file is."""
     for number in itertools.count(1):
-        path = folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png")
+        path = folder / (f"{stem}{ending}" if number == 1 else f"{stem}_{number}{ending}")
         if path.resolve() not in taken and not os.path.lexists(path):
             taken.add(path.resolve())
             return path

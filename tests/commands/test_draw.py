@@ -32,7 +32,7 @@ def test_pictures_are_drawn_with_the_names_of_the_classes(file, pictures, tmp_pa
     assert [drawing.source for drawing in drawn] == names
     assert [drawing.path.parent for drawing in drawn] == [tmp_path / "out"] * 2
     for drawing, name in zip(drawn, names, strict=True):
-        count, after = drawing.objects, cv2.imread(str(drawing.path))
+        count, after = drawing.found.count, cv2.imread(str(drawing.path))
         before = cv2.resize(cv2.imread(name), (512, 512), interpolation=cv2.INTER_NEAREST)
         assert after.shape == before.shape  # small pictures are drawn larger, to be read
         assert count > 0 and not np.array_equal(before, after)
@@ -42,7 +42,7 @@ def test_a_threshold_hides_what_is_uncertain(file, pictures, tmp_path):
     predictor, metadata = predictor_of(file, min_size=64)
     names = [str(next((pictures / "val").glob("*.png")))]
     (drawing,) = draw_predictions(predictor, metadata, names, tmp_path, 1.01)
-    assert drawing.objects == 0
+    assert drawing.found.count == 0
 
 
 def test_what_cannot_be_read_is_passed_over_with_the_reason(file, pictures, tmp_path):
