@@ -31,7 +31,14 @@ def main() -> None:
     parser.add_argument("tool", choices=TOOLS, metavar="TOOL", help="one of those below")
     tool = parser.parse_args(sys.argv[1:2]).tool
     sys.argv = [f"ptq-det {tool}", *sys.argv[2:]]
-    import_module(f"ptq_det.commands.{tool}").main()
+    try:
+        command = import_module(f"ptq_det.commands.{tool}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "ptq_det"):
+            raise
+        parser.error(f"{tool} needs {missing}, which is not installed; README.md, Install")
+    command.main()
 
 
 if __name__ == "__main__":

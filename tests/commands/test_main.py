@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from importlib import import_module
 
@@ -30,3 +31,10 @@ def test_a_word_that_is_no_tool_gets_the_names(monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 2 and "TOOL" in capsys.readouterr().err
+
+
+def test_what_a_tool_needs_and_is_not_installed_is_named():
+    code = "import sys; sys.modules['detectron2'] = None; sys.argv[1:] = ['pack', '--help']"
+    code += "; from ptq_det.commands.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "pack needs detectron2, which is not installed" in done.stderr
