@@ -124,7 +124,8 @@ def test_a_module_that_the_environment_names_is_there_for_every_tool(repo, tmp_p
     weights = repo / "ptq_det/data/weights/shapes_mask_rcnn_ptq.safetensors"
     command = [sys.executable, "-W", "ignore", str(repo / "tools/demo.py"), "--output", "drawn"]
     command += ["--weights", str(weights), "--engine", "channels_last"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PTQ_DET_PLUGINS": "my_module"}
+    folders = os.pathsep.join([str(repo), str(tmp_path)])
+    environment = {**os.environ, "PYTHONPATH": folders, "PTQ_DET_PLUGINS": "my_module"}
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
