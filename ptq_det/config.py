@@ -53,20 +53,11 @@ def _add_keys(cfg: CN) -> None:
     # was registered from outside (docs/extending.md).
     cfg.TERNARY.QUANTIZER = "PTQ"
 
-    # Layers whose name matches one of these patterns (fnmatch) stay in float.
-    cfg.TERNARY.SKIP = [
-        "*stem.*",  # the first convolution sees three channels of pixels
-        "*res2.*",  # 0.5 % of a ResNet-50's weights, as sensitive as res5 (docs/results.md)
-        "*bottom_up.features.0.*",  # the same of MobileNetV2
-        "*rpn_head.objectness_logits",
-        "*rpn_head.anchor_deltas",
-        "*predictor*",  # boxes, masks, semantic and panoptic segmentation, PointRend's points
-        "*head.prediction",  # PointRend's coarse masks
-        "*keypoint_head.score_lowres",
-        "head.cls_score",  # RetinaNet and FCOS
-        "head.bbox_pred",
-        "head.ctrness",
-    ]
+    # Layers whose full name matches one of these patterns (fnmatch) stay in float, beside the first
+    # and last layers of known architectures (ternary/kept_layers.py), which do by themselves. A
+    # pattern behind "!" makes layers ternary all the same; the last one that matches counts, so
+    # that ["!*"] leaves none in float.
+    cfg.TERNARY.SKIP = []
 
     # Refuse to train where a ternary layer's weights were not loaded, and to pack, calibrate or
     # evaluate where any weight was not.

@@ -237,9 +237,20 @@ class TernarySettings:
         own = options_of(QUANTIZER_REGISTRY.get(self.quantizer))
         return build_quantizer(self.quantizer, **{name: self.options[name] for name in own})
 
-    def is_skipped(self, name: str) -> str | None:
-        """The pattern of ``SKIP`` that matches a layer's full name, or None."""
-        return next((p for p in self.skip if fnmatch.fnmatchcase(name, p)), None)
+    def reason_to_skip(self, name: str, kept: str | None = None) -> str | None:
+        """Why a layer stays in float, or None where it is to be ternary.
+
+        Args:
+            name: the layer's full name.
+            kept: why it does by default (:mod:`ptq_det.ternary.kept_layers`), or None. The last
+                pattern of ``SKIP`` that matches the name has the last word.
+        """
+        for pattern in self.skip:
+            if pattern.startswith("!") and fnmatch.fnmatchcase(name, pattern[1:]):
+                kept = None
+            elif fnmatch.fnmatchcase(name, pattern):
+                kept = f"TERNARY.SKIP has {pattern!r}"
+        return kept
 
     def sparsity_of(self, name: str) -> float:
         """Target sparsity of the layer with this full name."""

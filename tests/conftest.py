@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import tests.deformable  # isort: skip  (before anything of Detectron2)
+
 import pytest
 import torch
 from detectron2.config import get_cfg

@@ -45,9 +45,15 @@ def describe_file(path: str | os.PathLike) -> str:
         "",
         tabulate(rows, headers, tablefmt="github", disable_numparse=True),
     ]
-    if packed.tensors:
-        size = sum(tensor.nbytes for tensor in packed.tensors.values())
-        lines += ["", f"other tensors: {len(packed.tensors)}, {size} bytes"]
+    others = packed.others
+    if others.shapes():
+        own = {f"{name}.{part}" for name in packed.layers for part in PARTS}
+        size = sum(size for name, size in sizes.items() if name not in own)
+        lines += [
+            "",
+            f"other tensors: {len(others.shapes())}, {size} bytes "
+            f"({len(others.parameters)} in int8)",
+        ]
     return "\n".join(lines)
 
 

@@ -136,11 +136,15 @@ def _samples(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor
     if is_transposed(module):
         x = x.movedim(1, -1)
         return x.reshape(-1, x.shape[-1])[_places(x[..., 0].numel(), generator)]
-    (top, left), (down, right) = module.padding, module.stride
+    geometry = (module.padding, module.stride, module.dilation, module.kernel_size)
+    if isinstance(module, nn.Conv1d):  # a picture of one row
+        x = x.unsqueeze(2)
+        geometry = [(one, *of) for one, of in zip((0, 1, 1, 1), geometry, strict=True)]
+    (top, left), (down, right), dilation, kernel = geometry
     x = F.pad(x, (left, left, top, top))
-    reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     windows = x.unfold(2, reach[0], down).unfold(3, reach[1], right)
-    windows = windows[..., :: module.dilation[0], :: module.dilation[1]]
+    windows = windows[..., :: dilation[0], :: dilation[1]]
     n, _, height, width = windows.shape[:4]
     place = _places(n * height * width, generator).to(x.device)
     picture, row, column = place // (height * width), place // width % height, place % width

@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..ternary.layers import TernaryLayer
+from ..ternary.layers import DEFORMABLE, TernaryLayer
 from ..ternary.ternarize import restore_classes, ternary_layers, unwrap
 from .inputs import LayerInputs, column_groups, is_transposed
 from .moments import InputMoments
@@ -46,7 +46,9 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
     layers = {
         name: layer
         for name, layer in ternary_layers(model).items()
-        if getattr(layer, "groups", 1) == 1 and not isinstance(getattr(layer, "padding", 0), str)
+        if getattr(layer, "groups", 1) == 1
+        and not isinstance(getattr(layer, "padding", 0), str)
+        and not isinstance(layer, DEFORMABLE)  # their inputs are where other layers say
     }
     exact, current = (_plain_copy(model) for _ in range(2))
     inputs = LayerInputs(current, exact, list(itertools.islice(batches, count)))

@@ -13,7 +13,9 @@ from .pack_layer import first_names
 from .packed_layer import KERNEL, PackedLayer
 from .skeleton import MOST_WEIGHTS
 
-__all__ = ["Claim", "check_claims"]
+__all__ = ["Claim", "check_claims", "claimed_shape"]
+
+_MOST_AXES = 8  # of a parameter that belongs to no layer
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,20 @@ class Claim:
         return cls(layer.shape, layer.groups, layer.bias is not None, layer.norm)
 
 
+def claimed_shape(fields: dict, name: str, path: str) -> tuple[int, ...]:
+    """The shape that the fields of a parameter claim.
+
+    Raises:
+        PackedFileError: it is none, or beyond what is packed.
+    """
+    shape = fields.get("shape")
+    fits = isinstance(shape, list) and 1 <= len(shape) <= _MOST_AXES
+    fits = fits and all(type(n) is int and 0 < n <= MOST_WEIGHTS for n in shape)
+    if not fits or math.prod(shape) > MOST_WEIGHTS:
+        raise PackedFileError(path, f"parameter {name!r}: it has a wrong shape")
+    return tuple(shape)
+
+
 def check_claims(
     layers: dict[str, Claim], tensors: dict[str, tuple[int, ...]], model: nn.Module, path: str
 ) -> None:
@@ -64,14 +80,14 @@ def check_claims(
 
     Args:
         layers: by the layer's name.
-        tensors: shapes of all that belongs to no layer, by name.
+        tensors: shapes of all that belongs to no layer, by name, in 8 bits or not.
         model: plain, of the file's config; on the meta device too.
         path: file that claims them, for messages.
 
     Raises:
         PackedFileError: they do not fit the model.
     """
-    modules, norms = dict(model.named_modules()), find_norms(model)
+    modules, norms = dict(model.named_modules()), find_norms(model.eval())
     inside: set[str] = set()
     folded: set[str] = set()
     for name, claim in layers.items():

@@ -19,8 +19,8 @@ from .names import holds_codes
 __all__ = ["FORMAT", "VERSION", "Container", "PackedFileError", "is_packed"]
 
 FORMAT = "ptq_det packed model"
-VERSION = "2"
-_READABLE = ("1", "2")  # what version 2 has more, a file need not have
+VERSION = "3"
+_READABLE = ("1", "2", "3")  # what a later version has more, a file need not have
 _HEADER_LIMIT = 1 << 20  # bytes; the header of a Mask R-CNN has 40 thousand
 _PYTORCH = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")  # zip files and pickles
 _NO_DIGEST = "0" * 64

@@ -18,6 +18,7 @@ from ..ternary.activations import fix_input
 from ..ternary.layers import TernaryLayer
 from ..ternary.ternarize import restore_classes
 from .architecture import Architecture
+from .other_tensors import OtherTensors
 from .packed_layer import PackedLayer
 from .rounding import give_packed_values
 
@@ -41,7 +42,11 @@ class _SingleNMS(TorchDispatchMode):
 
 @torch.no_grad()
 def check_outputs(
-    model: nn.Module, layers: dict[str, PackedLayer], built: nn.Module, architecture: Architecture
+    model: nn.Module,
+    layers: dict[str, PackedLayer],
+    others: OtherTensors,
+    built: nn.Module,
+    architecture: Architecture,
 ) -> None:
     """Compare what every module gives for one picture of noise, and heads for two fixed boxes.
 
@@ -51,6 +56,7 @@ def check_outputs(
     Args:
         model: that was packed, on any device; not changed.
         layers: its packed layers.
+        others: what else it has, packed.
         built: the model of the packed file, on the CPU; changed.
         architecture: of both.
 
@@ -59,6 +65,7 @@ def check_outputs(
     """
     reference = copy.deepcopy(model).cpu().double().eval()
     _round(reference, layers)
+    others.give(reference)
     for each in (reference, built.double()):
         _move_off_ties(each, layers)
     run = _run_detector if architecture.is_detector else _run_classifier

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..ternary.filters import filter_shape, to_filters
-from ..ternary.layers import OWN_KEYS, TernaryLayer, is_layer
+from ..ternary.layers import TernaryLayer, is_layer
 from ..ternary.norms import find_norms, norm_factor_and_shift
 from .packed_layer import KERNEL, PackedLayer
 
-__all__ = ["first_names", "other_tensors", "pack_layer", "pack_layers"]
+__all__ = ["first_names", "half_or_single", "pack_layer", "pack_layers", "to_int8"]
 
 _HALF_ERROR = 2.0**-10  # relative error that float16 may have
 _NEGLIGIBLE = 2.0**-6  # what is smaller than this times the largest may have the error of that
@@ -20,7 +20,8 @@ _NEGLIGIBLE = 2.0**-6  # what is smaller than this times the largest may have th
 
 @torch.no_grad()
 def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
-    """The packed form of every convolution and linear layer of a model, by name."""
+    """The packed form of every layer (:func:`~ptq_det.ternary.layers.is_layer`) of a model, by
+    name."""
     norms = find_norms(model)
     modules = dict(model.named_modules())
     layers = {}
@@ -34,18 +35,6 @@ def pack_layers(model: nn.Module, float_layers: str) -> dict[str, PackedLayer]:
 def _is_plain(module: nn.Module) -> bool:
     """Whether a layer keeps nothing but weight and bias."""
     return set(dict(module.named_parameters(recurse=False))) <= {"weight", "bias"}
-
-
-def other_tensors(model: nn.Module, layers: dict[str, PackedLayer]) -> dict[str, np.ndarray]:
-    """Parameters and buffers that belong to none of the layers, nor to a norm folded into one."""
-    inside = {f"{name}.{key}" for name in layers for key in ("weight", "bias", *OWN_KEYS)}
-    folded = tuple(f"{layer.norm}." for layer in layers.values() if layer.norm is not None)
-    first = first_names(model)
-    return {
-        name: tensor.detach().cpu().numpy()
-        for name, tensor in model.state_dict().items()
-        if first(name) not in inside and not (folded and name.startswith(folded))
-    }
 
 
 def first_names(model: nn.Module) -> Callable[[str], str]:
@@ -75,7 +64,7 @@ def pack_layer(
     """A layer with its norm folded in.
 
     Args:
-        module: Conv2d, ConvTranspose2d or Linear, ternary or not.
+        module: a layer, ternary or not.
         float_layers: "int8" or "float16", what a layer that is not ternary becomes.
         norm_name: name of the norm behind it in the model, or None.
         norm: the norm itself, where it is of the kind that folds.
@@ -95,12 +84,12 @@ def pack_layer(
         scale, offset = module.ternary.quantizer.linear(scale)
         scale = scale.double() if folded is None else scale.double() * factor
         kind = "ternary" if module.ternary.quantizer.levels == 1 else "quantized"
-        values, scale = codes.to(torch.int8), _half_or_single(scale)
+        values, scale = codes.to(torch.int8), half_or_single(scale)
     else:
         filters = to_filters(module.weight, groups).double()
         filters = filters if folded is None else filters * factor.unsqueeze(1)
         kind, offset = float_layers, 1.0
-        values, scale = _to_int8(filters) if kind == "int8" else (_half_or_single(filters), None)
+        values, scale = to_int8(filters) if kind == "int8" else (half_or_single(filters), None)
     values = values.numpy(force=True) if isinstance(values, Tensor) else values
     return PackedLayer(
         kind,
@@ -108,7 +97,7 @@ def pack_layer(
         groups,
         np.ascontiguousarray(values.reshape(filter_shape(shape, groups))),
         scale,
-        None if bias is None else _half_or_single(bias),
+        None if bias is None else half_or_single(bias),
         None if folded is None else norm_name,
         None if folded is None else float(norm.eps),
         offset,
@@ -123,15 +112,15 @@ def _activation_of(module: nn.Module) -> tuple[int, float | None]:
     return (pact.bits, clip) if clip > 0 else (0, None)
 
 
-def _to_int8(filters: Tensor) -> tuple[Tensor, np.ndarray]:
+def to_int8(filters: Tensor) -> tuple[Tensor, np.ndarray]:
     """Nearest multiples of one scale a filter, whose largest magnitude is 127 times it."""
-    scale = _half_or_single((filters.abs().amax(1, keepdim=True) / 127).T)
+    scale = half_or_single((filters.abs().amax(1, keepdim=True) / 127).T)
     step = torch.from_numpy(scale.astype(np.float64)).to(filters.device).T
     values = (filters / torch.where(step > 0, step, 1)).round().clamp(-127, 127)
     return values.to(torch.int8), scale
 
 
-def _half_or_single(tensor: Tensor) -> np.ndarray:
+def half_or_single(tensor: Tensor) -> np.ndarray:
     """In float16 where that keeps every value that matters to 2⁻¹⁰, else in float32."""
     tensor = tensor.detach().cpu()
     half = tensor.half()

@@ -4,8 +4,8 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
@@ -17,14 +17,16 @@ from ..plugins import base_config
 from ..ternary.activations import fix_input
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
-from .claims import Claim, check_claims
+from .claims import Claim, check_claims, claimed_shape
 from .container import Container, PackedFileError
 from .header import Header, class_names, number_of_classes
 from .model_config import config_text, is_json, merge_config
 from .names import PARTS
+from .other_tensors import OtherTensors, pack_others
 from .outputs import check_outputs
-from .pack_layer import other_tensors, pack_layers
+from .pack_layer import pack_layers
 from .packed_layer import PackedLayer
+from .packed_parameter import PackedParameter
 from .skeleton import bias_of, build_skeleton, fill_layer
 
 __all__ = ["PackedModel", "pack_model", "packed_config"]
@@ -37,8 +39,8 @@ def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
     of again.
 
     Ternary layers are stored as codes and scales, batch norms are folded into scale and bias, and
-    layers that are not ternary are stored as ``TERNARY.FLOAT_LAYERS`` says. The file appears when
-    it is whole.
+    layers and matrices that are not ternary are stored as ``TERNARY.FLOAT_LAYERS`` says; other
+    parameters are stored in float16, buffers as they are. The file appears when it is whole.
 
     Args:
         model: a model with ternary layers.
@@ -77,7 +79,7 @@ class PackedModel:
 
     Attributes:
         layers: by the layer's name in the model.
-        tensors: parameters and buffers that belong to no such layer, by name.
+        others: parameters and buffers that belong to no such layer.
         config: text of the model's config (:mod:`.model_config`).
         architecture: what network the file is for.
         classes: names of the classes, where they are known.
@@ -88,7 +90,7 @@ class PackedModel:
     """
 
     layers: dict[str, PackedLayer]
-    tensors: dict[str, np.ndarray]
+    others: OtherTensors
     config: str
     architecture: Architecture = field(default_factory=Architecture)
     classes: list[str] = field(default_factory=list)
@@ -114,14 +116,14 @@ class PackedModel:
         layers = pack_layers(model, cfg.TERNARY.FLOAT_LAYERS)
         for module, training in modes:
             module.training = training
-        others = other_tensors(model, layers)
+        others = pack_others(model, layers, cfg.TERNARY.FLOAT_LAYERS)
         if architecture.is_detector:
             text, classes = config_text(cfg), class_names(cfg)
             packed = cls(layers, others, text, architecture, classes, base=cfg)
         else:
             packed = cls(layers, others, "{}", architecture)
         packed.check()
-        check_outputs(model, layers, packed.build("cpu"), architecture)
+        check_outputs(model, layers, others, packed.build("cpu"), architecture)
         return packed
 
     def write(self, path: str | os.PathLike) -> None:
@@ -132,10 +134,10 @@ class PackedModel:
             OSError: the file cannot be written.
         """
         self.check()
-        tensors, fields = dict(self.tensors), {}
-        for name, layer in self.layers.items():
-            fields[name] = layer.to_metadata()
-            tensors |= {f"{name}.{part}": value for part, value in layer.to_tensors().items()}
+        tensors, fields = dict(self.others.tensors), {}
+        for name, each in (self.layers | self.others.parameters).items():
+            fields[name] = each.to_metadata()
+            tensors |= {f"{name}.{part}": value for part, value in each.to_tensors().items()}
         metadata = {
             "architecture": json.dumps(self.architecture.to_json()),
             "config": config_text(self.cfg()) if self.architecture.is_detector else "{}",
@@ -173,7 +175,16 @@ class PackedModel:
         """
         name = os.fspath(path)
         head = Header.of(container.metadata, name)
-        packed = cls({}, {}, head.config, head.architecture, head.classes, name, head.ranges, base)
+        packed = cls(
+            {},
+            OtherTensors(),
+            head.config,
+            head.architecture,
+            head.classes,
+            name,
+            head.ranges,
+            base,
+        )
         packed._check_classes()
         if not weights:
             return packed
@@ -182,34 +193,42 @@ class PackedModel:
             layer: {p: tensors.pop(f"{layer}.{p}") for p in PARTS if f"{layer}.{p}" in tensors}
             for layer in head.layers
         }
-        packed.tensors = tensors
-        packed.check(
-            {n: Claim.read(fields, parts[n], n, name) for n, fields in head.layers.items()}
+        own = {n: f for n, f in head.layers.items() if PackedParameter.is_meant(f)}
+        fields = {n: f for n, f in head.layers.items() if n not in own}
+        packed.others.tensors = tensors
+        packed._check(
+            {n: Claim.read(each, parts[n], n, name) for n, each in fields.items()},
+            {n: claimed_shape(each, n, name) for n, each in own.items()},
         )
 
-        def decode(layer):
+        def decode(kind, layer):
             try:
-                return PackedLayer.from_file(head.layers[layer], parts[layer])
+                return kind.from_file(head.layers[layer], parts[layer])
             except (ValueError, OverflowError) as error:
                 raise PackedFileError(name, f"layer {layer!r}: {error}") from error
 
         with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
-            packed.layers = dict(zip(head.layers, pool.map(decode, head.layers), strict=True))
+            layers = pool.map(partial(decode, PackedLayer), fields)
+            parameters = pool.map(partial(decode, PackedParameter), own)
+            packed.layers = dict(zip(fields, layers, strict=True))
+            packed.others.parameters = dict(zip(own, parameters, strict=True))
         return packed
 
-    def check(self, claims: dict[str, Claim] | None = None) -> None:
+    def check(self) -> None:
         """Compare what there is with the model of the config, by names and shapes.
-
-        Args:
-            claims: of the layers, if they are not decoded yet.
 
         Raises:
             PackedFileError: they do not fit.
         """
-        if claims is None:
-            claims = {name: Claim.of(layer) for name, layer in self.layers.items()}
-        tensors = {name: value.shape for name, value in self.tensors.items()}
-        check_claims(claims, tensors, self._build_empty("meta"), self.path)
+        parameters = {name: each.shape for name, each in self.others.parameters.items()}
+        self._check({name: Claim.of(layer) for name, layer in self.layers.items()}, parameters)
+
+    def _check(self, layers: dict[str, Claim], parameters: dict[str, tuple[int, ...]]) -> None:
+        shapes = {name: value.shape for name, value in self.others.tensors.items()}
+        twice = shapes.keys() & parameters.keys()
+        if twice:
+            raise PackedFileError(self.path, f"it has {min(twice)!r} twice")
+        check_claims(layers, shapes | parameters, self._build_empty("meta"), self.path)
 
     def cfg(self) -> CfgNode:
         """The config of the model, with a node ``TERNARY`` that makes nothing in it ternary again.
@@ -253,7 +272,7 @@ class PackedModel:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by the keys of a plain checkpoint; a folded norm becomes one that only shifts."""
-        weights = {name: torch.from_numpy(value) for name, value in self.tensors.items()}
+        weights = self.others.state_dict()
         for name, layer in self.layers.items():
             weights[f"{name}.weight"] = torch.from_numpy(layer.weight())
             bias = bias_of(layer)
@@ -304,8 +323,7 @@ class PackedModel:
             fill_layer(model.get_submodule(name), layer)
             if layer.norm is not None:
                 _remove_norm(model, layer.norm)
-        weights = {name: torch.from_numpy(value) for name, value in self.tensors.items()}
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(self.others.state_dict(), strict=False)
         self.fix_inputs(model)
         model.requires_grad_(False)
         return model.eval().to(device or _default_device())

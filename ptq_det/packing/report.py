@@ -165,8 +165,9 @@ def measure_size(
     parts: dict[str, dict[str, int]] = {}
     for layer in layers:
         _add(parts, layer.part, layer.float_bytes, layer.file_bytes)
-    for name, tensor in packed.tensors.items():
-        _add(parts, _part(name), 4 * tensor.size, tensor.nbytes)
+    for name, tensor in packed.others.state_dict().items():
+        stored = [name, *(f"{name}.{part}" for part in PARTS)]
+        _add(parts, _part(name), 4 * tensor.numel(), sum(in_file.get(each, 0) for each in stored))
     parts = {name: parts[name] for name in dict.fromkeys(_PARTS_OF_MODEL.values()) if name in parts}
     counted = sum(part["file_bytes"] for part in parts.values())
     _add(parts, "container", 0, size - counted)
@@ -243,8 +244,9 @@ def _verify(path: str, packed: PackedModel) -> tuple[dict[str, bool], bool]:
             and np.array_equal(built.weight.numpy(), layer.weight())
             and (bias is None or np.array_equal(built.bias.numpy(), bias))
         )
-    others = packed.tensors.keys() == loaded.tensors.keys() and all(
-        np.array_equal(tensor, loaded.tensors[name]) for name, tensor in packed.tensors.items()
+    wanted, found = packed.others.state_dict(), loaded.others.state_dict()
+    others = wanted.keys() == found.keys() and all(
+        torch.equal(tensor, found[name]) for name, tensor in wanted.items()
     )
     return held, others and all(held.values())
 

@@ -6,6 +6,7 @@ from torch import nn
 from ..ternary.layers import TernaryLayer
 from ..ternary.norms import norm_factor_and_shift
 from ..ternary.ternarize import unwrap
+from .other_tensors import pack_others
 from .pack_layer import pack_layers
 from .packed_layer import PackedLayer
 from .skeleton import bias_of
@@ -17,9 +18,10 @@ __all__ = ["give_packed_values", "round_to_packed"]
 def round_to_packed(model: nn.Module, float_layers: str) -> None:
     """Move weights in place to the values that a packed file will hold.
 
-    Scales, biases and layers in int8 or float16 are rounded; norms keep their statistics and
-    scale. Packing the model then changes nothing but the last bits of float32. Layers whose scale
-    is not per filter are left as they are: rounding behind a norm would give each filter its own.
+    Scales, biases and all parameters in int8 or float16 are rounded; norms that are folded keep
+    their statistics and scale. Packing the model then changes nothing but the last bits of float32.
+    Layers whose scale is not per filter are left as they are: rounding behind a norm would give
+    each filter its own.
     """
     model = unwrap(model)
     modules = dict(model.named_modules())
@@ -29,6 +31,7 @@ def round_to_packed(model: nn.Module, float_layers: str) -> None:
         return quantizer is None or (quantizer.by_filter and quantizer.signs == 1)
 
     layers = pack_layers(model, float_layers)
+    pack_others(model, layers, float_layers).give(model)
     give_packed_values(model, {n: x for n, x in layers.items() if keeps_its_values(modules[n])})
 
 

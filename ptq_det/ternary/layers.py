@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d
+from detectron2.layers import Conv2d, DeformConv, ModulatedDeformConv
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
@@ -25,7 +25,9 @@ from .schedule import Stage
 from .straight_through import Decay, forward_weight, substitute
 
 __all__ = [
+    "DEFORMABLE",
     "OWN_KEYS",
+    "TernaryConv1d",
     "TernaryConv2d",
     "TernaryConvTranspose2d",
     "TernaryLayer",
@@ -46,9 +48,13 @@ OWN_KEYS = ("scale", "pact.clip")
 """What a ternary layer may have in a state dict beside the keys of the layer it replaces."""
 
 
+DEFORMABLE = (DeformConv, ModulatedDeformConv)
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *DEFORMABLE)
+
+
 def is_layer(module: nn.Module) -> bool:
-    """Whether it is a layer: a convolution, a transposed convolution or a linear layer."""
-    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+    """Whether it is a layer: a convolution (deformable, transposed) or a linear layer."""
+    return isinstance(module, _LAYERS)
 
 
 @dataclass
@@ -255,6 +261,13 @@ class TernaryLayer:
         log_first_n(logging.WARNING, SCRIPTED, name="ptq_det", key="message")
         make_plain(self)
         return self
+
+
+class TernaryConv1d(TernaryLayer, nn.Conv1d):
+    """A ternary ``torch.nn.Conv1d``."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.forward_weight(), self.bias)
 
 
 class TernaryConv2d(TernaryLayer, Conv2d):

@@ -4,23 +4,24 @@ from collections import Counter
 from itertools import pairwise
 
 import torch
-from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ModulatedDeformConv, NaiveSyncBatchNorm
 from torch import Tensor, nn
 
+from .deformable import TernaryModulatedDeformConv
 from .layers import TernaryConv2d, TernaryLayer
 
 __all__ = ["find_norms", "fold_norms", "norm_factor_and_shift"]
 
 # By exact type: a subclass may do something else in evaluation (Rethinking-BN's batch statistics).
-_FOLDABLE = (
-    FrozenBatchNorm2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    NaiveSyncBatchNorm,
+_FOLDABLE = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm)
+# Whose forward is known, ends in the norm and adds a bias, which plain DeformConv does not.
+_CONVOLUTIONS = (
+    nn.Conv2d,
+    Conv2d,
+    TernaryConv2d,
+    ModulatedDeformConv,
+    TernaryModulatedDeformConv,
 )
-_CONVOLUTIONS = (nn.Conv2d, Conv2d, TernaryConv2d)  # whose forward is known, and ends in the norm
 _ONE = 1e-6  # how far from 1 the factor of a norm that is folded already may be
 
 
@@ -28,9 +29,9 @@ def norm_factor_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor] | Non
     """Scale and shift of each channel that a batch norm in evaluation mode amounts to, in float64.
 
     γ/√(σ² + ε) and β − μγ/√(σ² + ε) (batch normalization, arXiv 1502.03167); None for a norm that
-    depends on its input, and without one.
+    depends on its input (in evaluation too, where it keeps no statistics), and without one.
     """
-    if type(norm) not in _FOLDABLE or norm.running_var is None:
+    if type(norm) not in _FOLDABLE or norm.running_mean is None or norm.running_var is None:
         return None
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -42,19 +43,20 @@ def norm_factor_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor] | Non
 
 
 class _LayerTracer(torch.fx.Tracer):
-    """Does not look into modules that have weights of their own."""
+    """Does not look into modules that have weights of their own, nor into lists that are called:
+    those choose one of their modules (``CycleBatchNormList``), another one at each call."""
 
     def is_leaf_module(self, m, module_qualified_name):
-        own = any(True for _ in m.parameters(recurse=False))
+        own = isinstance(m, nn.ModuleList) or any(True for _ in m.parameters(recurse=False))
         return own or super().is_leaf_module(m, module_qualified_name)
 
 
 def find_norms(model: nn.Module) -> dict[str, str]:
     """Name of the batch norm right behind each convolution that has one, by the convolution's name.
 
-    Those inside Detectron2's convolutions, those next in a sequence, and those of a model that
-    torch.fx can trace. A convolution or a norm that has two names, or is called twice, is left out,
-    and so are classes that are not known exactly.
+    Those inside Detectron2's convolutions, those next in a sequence, and those in parts of the
+    model that torch.fx can trace. A convolution or a norm that has two names, or is called twice,
+    is left out, and so are classes that are not known exactly.
     """
     modules, shared = dict(model.named_modules()), _shared(model)
     found = {
@@ -70,26 +72,36 @@ def find_norms(model: nn.Module) -> dict[str, str]:
             for (first, convolution), (second, norm) in pairwise(children):
                 if _is_known(convolution, shared) and _folds(norm, shared):
                     found[first] = second
-    norms = {name for name, module in modules.items() if _folds(module, shared)}
-    if norms <= set(found.values()):
-        return found
+    left = {n for n, m in modules.items() if _folds(m, shared)} - set(found.values())
+    _trace(model, "", left, shared, found)
+    return found
+
+
+def _trace(
+    part: nn.Module, prefix: str, left: set[str], shared: set[int], found: dict[str, str]
+) -> None:
+    """Add to ``found`` what a part's forward shows of the norms ``left``, or those of its parts."""
+    if not any(name.startswith(prefix) for name in left):
+        return
+    modules = dict(part.named_modules())
     try:
-        graph = _LayerTracer().trace(model)
+        graph = _LayerTracer().trace(part)
     except Exception:  # a forward pass may do anything; what is not found is not folded
-        return found
+        for name, child in part.named_children():
+            _trace(child, f"{prefix}{name}.", left, shared, found)
+        return
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
-        if node.op != "call_module" or not _folds(modules.get(node.target), shared):
+        if node.op != "call_module" or prefix + node.target not in left:
             continue
-        source = node.args[0]
+        source = node.args[0] if node.args else None
         if (
-            source.op == "call_module"
+            getattr(source, "op", None) == "call_module"
             and _is_known(modules[source.target], shared)
             and len(source.users) == 1
             and calls[node.target] == calls[source.target] == 1
         ):
-            found[source.target] = node.target
-    return found
+            found[prefix + source.target] = prefix + node.target
 
 
 def _shared(model: nn.Module) -> set[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d
+from detectron2.layers import Conv2d, DeformConv, ModulatedDeformConv
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -16,7 +16,10 @@ from ..errors import InputError, UntrainedLayersError
 from ..settings import TernarySettings
 from .activations import keep_input, layers_after_relu, quantize_input
 from .compiled import give_number
+from .deformable import TernaryDeformConv, TernaryModulatedDeformConv
+from .kept_layers import kept_layers
 from .layers import (
+    TernaryConv1d,
     TernaryConv2d,
     TernaryConvTranspose2d,
     TernaryLayer,
@@ -37,10 +40,13 @@ __all__ = [
 ]
 
 _TERNARY_TYPES = {
+    nn.Conv1d: TernaryConv1d,
     nn.Conv2d: TernaryConv2d,
     Conv2d: TernaryConv2d,
     nn.ConvTranspose2d: TernaryConvTranspose2d,
     nn.Linear: TernaryLinear,
+    DeformConv: TernaryDeformConv,
+    ModulatedDeformConv: TernaryModulatedDeformConv,
 }
 
 
@@ -90,7 +96,7 @@ def ternary_layers(model: nn.Module) -> dict[str, TernaryLayer]:
 def ternarize(
     model: nn.Module, cfg: CfgNode | TernarySettings | Mapping[str, Any], prefix: str = ""
 ) -> Conversion:
-    """Make the chosen Conv2d, ConvTranspose2d and Linear layers of a model ternary, in place.
+    """Make the chosen convolutions and linear layers of a model ternary, in place.
 
     Every module object, parameter object and checkpoint key is kept. Layers that are ternary
     already are left as they are, so a second call does nothing.
@@ -111,14 +117,14 @@ def ternarize(
     settings = TernarySettings.of(cfg)
     record = Conversion()
     chosen: dict[str, nn.Module] = {}
-    bypassed = _read_without_forward(model)
+    bypassed, kept = _read_without_forward(model), kept_layers(model, prefix)
     for name, module in model.named_modules():
         name = prefix + name
         if isinstance(module, TernaryLayer):
             record.already.append(name)
             record.weights += module.weight.numel()
             continue
-        reason = bypassed.get(module) or _reason_to_skip(name, module, settings)
+        reason = bypassed.get(module) or _reason_to_skip(name, module, kept.get(module), settings)
         if reason is None:
             chosen[name] = module
         elif reason:
@@ -192,15 +198,16 @@ def _read_without_forward(model: nn.Module) -> dict[nn.Module, str]:
     }
 
 
-def _reason_to_skip(name: str, module: nn.Module, settings: TernarySettings) -> str | None:
+def _reason_to_skip(
+    name: str, module: nn.Module, kept: str | None, settings: TernarySettings
+) -> str | None:
     """None for a layer to convert, "" for what is no layer with a weight, else a reason."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
         return ""
     if type(module) not in _TERNARY_TYPES:
         return f"layers of type {type(module).__name__} are not supported"
-    pattern = settings.is_skipped(name)
-    return None if pattern is None else f"TERNARY.SKIP has {pattern!r}"
+    return settings.reason_to_skip(name, kept)
 
 
 def _refuse_frozen(chosen: dict[str, nn.Module]) -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def test_what_is_in_a_file():
     assert float(zeros) == pytest.approx(80, abs=0.3) and float(bits) < 2 and int(size) > 30
     low, high = input_range.split(" to ")
     assert float(low) == 0 < float(high)
+
+
+def test_tensors_beside_the_layers():
+    text = describe_file(FILES / "version_3.safetensors")
+    (line,) = [line for line in text.splitlines() if line.startswith("other tensors: ")]
+    count, size, in_int8 = map(int, re.findall(r"(?<!int)\d+", line))
+    assert (count, in_int8) == (4, 1)
+    assert 16 * 32 * 32 < size < 1.1 * 16 * 32 * 32
 
 
 def test_a_file_without_calibration():

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.modeling import BACKBONE_REGISTRY, FPN
+from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
+from torch import nn
 
 from ptq_det import pack_model, ternarize
 from ptq_det.inference import calibrate
@@ -18,6 +21,29 @@ from tests.conftest import tiny_cfg
 from tests.packing.conftest import _randomize_norms
 
 PICTURE = ((np.arange(3 * 64 * 64) * 37) % 256).reshape(3, 64, 64)
+
+
+class PositionedFPN(FPN):
+    """Has beside its layers what packed files hold in other forms: a matrix, a vector, integers."""
+
+    def forward(self, x):
+        features = super().forward(x)
+        p2 = features["p2"]
+        features["p2"] = self.position_norm(
+            p2 + self.position[..., self.rows[: p2.shape[2]], : p2.shape[3]]
+        )
+        return features
+
+
+@BACKBONE_REGISTRY.register()
+def build_positioned_fpn_backbone(cfg, input_shape):
+    backbone = build_resnet_fpn_backbone(cfg, input_shape)
+    backbone.__class__ = PositionedFPN
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    backbone.position = nn.Parameter(0.1 * torch.randn(1, channels, 32, 32))
+    backbone.position_norm = nn.GroupNorm(1, channels)
+    backbone.register_buffer("rows", torch.arange(31, -1, -1))
+    return backbone
 
 
 def features_of(model) -> dict[str, list[float]]:
@@ -40,13 +66,16 @@ def write_fixture(folder: Path) -> Path:
     """Write ``version_N.safetensors`` and ``version_N.json`` of the present version; the former.
 
     A tiny Mask R-CNN with random weights that has what a file can: shifts, activations with bits of
-    their own, ranges. A file that is there is an error: fixtures are never made anew.
+    their own, ranges, and parameters of no layer. A file that is there is an error: fixtures are never made anew.
     """
     torch.manual_seed(int(VERSION))
     cfg = tiny_cfg("output")
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("shapes_train",), ("shapes_val",)
     cfg.TERNARY.SCALE, cfg.TERNARY.ACTIVATION_BITS = "shift", 6
+    cfg.MODEL.BACKBONE.NAME = "build_positioned_fpn_backbone"
     model = build_float_model(cfg)
+    with torch.no_grad():
+        model.backbone.position_norm.weight.uniform_(0.5, 1.5)
     _randomize_norms(model)
     ternarize(model, cfg)
     fold_norms(model.eval())

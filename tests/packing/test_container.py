@@ -68,9 +68,9 @@ def test_the_safetensors_library_reads_it(container, file):
     assert all(np.array_equal(tensors[name], t) for name, t in container.tensors.items())
 
 
-def test_the_bytes_are_those_of_version_2(container, file):
+def test_the_bytes_are_those_of_version_3(container, file):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert digest == "1a81cd417781c6701bcb68826a13de0543f645dfd259917db2e0469b36473b4a", (
+    assert digest == "5f0d0710b945bc5bef475cfdb4478b8ca4b8c56acabc1f1ad1547e269a12cb72", (
         "another format needs another VERSION"
     )
 
@@ -109,14 +109,14 @@ def test_many_bytes_at_once(file):
 
 
 def test_another_version_is_told_from_damage(file):
-    message = refused(file, with_metadata(file.read_bytes(), version="3"))
-    assert "version '3'" in message and "damaged" not in message
+    message = refused(file, with_metadata(file.read_bytes(), version="4"))
+    assert "version '4'" in message and "damaged" not in message
 
 
 def test_files_of_version_1_are_read(file, container):
     data = file.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    header = data[8 : 8 + length].replace(b'"version":"2"', b'"version":"1"')
+    header = data[8 : 8 + length].replace(b'"version":"3"', b'"version":"1"')
     digest = json.loads(header)["__metadata__"]["digest"].encode()
     right = hashlib.sha256(header.replace(digest, b"0" * 64)).hexdigest().encode()
     file.write_bytes(data[:8] + header.replace(digest, right) + data[8 + length :])

@@ -55,7 +55,7 @@ def test_builders_and_keys_of_an_old_config_do_not_matter(tmp_path):
     build_float_model(packed_config(tmp_path / "m.safetensors"))
 
 
-@pytest.mark.parametrize("version", _READABLE)
+@pytest.mark.parametrize("version", ["1", "2"])  # whose config is YAML
 def test_names_of_a_test_set_with_other_classes_are_passed_over(version, tmp_path):
     content = Container.read(FILES / f"version_{version}.safetensors")
     content.metadata["classes"] = '["a"]'  # earlier releases wrote such

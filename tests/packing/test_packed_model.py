@@ -231,5 +231,5 @@ def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path):
 
 def test_the_config_is_read_without_the_weights(file):
     packed = PackedModel.read(file, weights=False)
-    assert not packed.layers and not packed.tensors
+    assert not packed.layers and not packed.others.shapes()
     assert packed.cfg().MODEL.META_ARCHITECTURE == "GeneralizedRCNN"

@@ -188,7 +188,7 @@ def ternary_stack(cfg):
         nn.Linear(8 * 16 * 16, 8),
     ]
     model = nn.Sequential(*layers)
-    cfg.TERNARY.SKIP, cfg.TERNARY.SPARSITY_OVERRIDES = [], []
+    cfg.TERNARY.SKIP, cfg.TERNARY.SPARSITY_OVERRIDES = ["!*"], []
     ternarize(model, cfg)
     assert len(ternary_layers(model)) == 4
     return model

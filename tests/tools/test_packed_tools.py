@@ -73,7 +73,7 @@ def test_pack_then_look_into_the_file(tool, repo, tmp_path):
     look = tool("measure_size", "o.safetensors", "--json", "o.json", "--plot", "o.png").stdout
     assert json.loads((tmp_path / "o.json").read_text())["file_bytes"] == size
     assert (tmp_path / "o.png").exists()
-    assert f"{size} bytes" in look and "format version 2" in look and "GeneralizedRCNN" in look
+    assert f"{size} bytes" in look and "format version 3" in look and "GeneralizedRCNN" in look
     assert "classes: 6 (circle, square" in look and "calibrated: no" in look
     (row,) = [line for line in look.splitlines() if "roi_heads.box_head.fc1 " in line]
     assert "| ternary |" in re.sub(" +", " ", row) and "| 90.0" in row

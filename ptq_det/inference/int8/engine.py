@@ -41,8 +41,7 @@ class Int8Engine(Engine):
         return_freed_memory()
         model = packed.skeleton()
         to_int8(model, packed)
-        weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(packed.others.state_dict(), strict=False)
         return model.requires_grad_(False).eval()
 
     def about(self):

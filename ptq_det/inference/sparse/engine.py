@@ -46,8 +46,7 @@ class SparseEngine(Engine):
         return_freed_memory()
         model = packed.skeleton()
         to_sparse(model, packed)
-        weights = {name: torch.from_numpy(value) for name, value in packed.tensors.items()}
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(packed.others.state_dict(), strict=False)
         self._faster = faster_by_onednn(model)
         if self._faster > 1 and Int8Engine().why_not(packed, device) is None:
             return Int8Engine().build(packed, device)
