@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import tests.deformable  # isort: skip  (before anything of Detectron2)
+import tests.deformable  # noqa: F401  # isort: skip  (before anything of Detectron2)
 
 import pytest
 import torch

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.layers import DeformConv, FrozenBatchNorm2d
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
@@ -320,8 +321,11 @@ class PackedModel:
         """
         model = self.skeleton()
         for name, layer in self.layers.items():
-            fill_layer(model.get_submodule(name), layer)
-            if layer.norm is not None:
+            module = model.get_submodule(name)
+            fill_layer(module, layer)
+            if isinstance(module, DeformConv):
+                _shift_by_norm(module, layer)
+            elif layer.norm is not None:
                 _remove_norm(model, layer.norm)
         model.load_state_dict(self.others.state_dict(), strict=False)
         self.fix_inputs(model)
@@ -344,3 +348,11 @@ def _remove_norm(model: nn.Module, name: str) -> None:
     parent, _, attribute = name.rpartition(".")
     owner = model.get_submodule(parent)
     setattr(owner, attribute, None if isinstance(owner, nn.Conv2d) else nn.Identity())
+
+
+def _shift_by_norm(module: DeformConv, layer: PackedLayer) -> None:
+    """Let the norm add the bias of a layer that cannot."""
+    if layer.norm is not None:
+        module.norm = FrozenBatchNorm2d(len(module.bias), layer.norm_eps)
+        module.norm.bias.copy_(module.bias)
+    module.bias = None

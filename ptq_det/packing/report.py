@@ -239,10 +239,11 @@ def _verify(path: str, packed: PackedModel) -> tuple[dict[str, bool], bool]:
     for name, layer in packed.layers.items():
         built = model.get_submodule(name)
         bias = layer.float_bias()
+        has_bias = built if built.bias is not None else getattr(built, "norm", None)
         held[name] = (
             np.array_equal(layer.values, loaded.layers[name].values)
             and np.array_equal(built.weight.numpy(), layer.weight())
-            and (bias is None or np.array_equal(built.bias.numpy(), bias))
+            and (bias is None or np.array_equal(has_bias.bias.numpy(), bias))
         )
     wanted, found = packed.others.state_dict(), loaded.others.state_dict()
     others = wanted.keys() == found.keys() and all(

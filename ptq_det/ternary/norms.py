@@ -4,22 +4,22 @@ from collections import Counter
 from itertools import pairwise
 
 import torch
-from detectron2.layers import Conv2d, FrozenBatchNorm2d, ModulatedDeformConv, NaiveSyncBatchNorm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import Tensor, nn
 
-from .deformable import TernaryModulatedDeformConv
-from .layers import TernaryConv2d, TernaryLayer
+from .deformable import TernaryDeformConv, TernaryModulatedDeformConv
+from .layers import DEFORMABLE, TernaryConv2d, TernaryLayer
 
 __all__ = ["find_norms", "fold_norms", "norm_factor_and_shift"]
 
 # By exact type: a subclass may do something else in evaluation (Rethinking-BN's batch statistics).
 _FOLDABLE = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm)
-# Whose forward is known, ends in the norm and adds a bias, which plain DeformConv does not.
-_CONVOLUTIONS = (
+_CONVOLUTIONS = (  # whose forward is known, and ends in the norm
     nn.Conv2d,
     Conv2d,
     TernaryConv2d,
-    ModulatedDeformConv,
+    *DEFORMABLE,
+    TernaryDeformConv,
     TernaryModulatedDeformConv,
 )
 _ONE = 1e-6  # how far from 1 the factor of a norm that is folded already may be

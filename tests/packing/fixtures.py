@@ -66,7 +66,8 @@ def write_fixture(folder: Path) -> Path:
     """Write ``version_N.safetensors`` and ``version_N.json`` of the present version; the former.
 
     A tiny Mask R-CNN with random weights that has what a file can: shifts, activations with bits of
-    their own, ranges, and parameters of no layer. A file that is there is an error: fixtures are never made anew.
+    their own, ranges, and parameters of no layer. A file that is there is an error: fixtures are
+    never made anew.
     """
     torch.manual_seed(int(VERSION))
     cfg = tiny_cfg("output")
