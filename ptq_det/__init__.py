@@ -14,6 +14,7 @@ __all__ = [
     "PTQHook",
     "TernaryTrainer",
     "add_ternary_config",
+    "keep_in_float",
     "load_packed",
     "make_plain",
     "pack_model",
@@ -29,6 +30,7 @@ if find_spec("detectron2") is not None:
     from .modeling.meta_arch import honour_ternary
     from .packing.packed_model import pack_model, packed_config
     from .plugins import import_plugins
+    from .ternary.kept_layers import keep_in_float
     from .ternary.ternarize import make_plain, ternarize
     from .training.checkpoint import register_safetensors
     from .training.hooks import PTQHook

@@ -1,8 +1,6 @@
-import pytest
 from detectron2.config import get_cfg
 
 from ptq_det import add_ternary_config
-from ptq_det.settings import TernarySettings
 
 
 def test_only_the_node_is_added_and_a_second_call_keeps_values(repo):
@@ -23,38 +21,3 @@ def test_every_key_has_a_comment(repo):
     for i in keys:
         above = lines[i - 1].strip()
         assert above.startswith("#") or "cfg.TERNARY." in above, lines[i]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "backbone.bottom_up.stem.conv1",
-        "proposal_generator.rpn_head.anchor_deltas",
-        "roi_heads.box_predictor.cls_score",
-        "roi_heads.box_predictor.2.bbox_pred",  # cascaded
-        "roi_heads.mask_head.predictor",
-        "roi_heads.keypoint_head.score_lowres",
-        "roi_heads.mask_head.coarse_head.prediction",  # PointRend
-        "roi_heads.mask_head.point_head.predictor",
-        "sem_seg_head.predictor",
-        "ins_embed_head.center_predictor",  # Panoptic-DeepLab
-        "ins_embed_head.offset_predictor",
-        "head.cls_score",
-        "head.ctrness",
-    ],
-)
-def test_what_makes_scores_boxes_and_masks_stays_in_float(name):
-    assert TernarySettings.from_cfg(get_cfg()).is_skipped(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "roi_heads.box_head.fc1",
-        "roi_heads.mask_head.deconv",
-        "head.cls_subnet.0",
-        "sem_seg_head.p2.0",
-    ],
-)
-def test_heads_themselves_do_not(name):
-    assert TernarySettings.from_cfg(get_cfg()).is_skipped(name) is None

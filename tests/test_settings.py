@@ -140,3 +140,13 @@ def test_squantizer_has_no_frozen_stage():
         .levels
         == 8
     )
+
+
+def test_the_last_pattern_that_matches_counts():
+    settings = TernarySettings.make(skip=["a*", "!a.b*", "a.b.c"])
+    assert settings.reason_to_skip("a.x") == "TERNARY.SKIP has 'a*'"
+    assert settings.reason_to_skip("a.b.d") is None
+    assert settings.reason_to_skip("a.b.c") == "TERNARY.SKIP has 'a.b.c'"
+    assert settings.reason_to_skip("x") is None
+    assert settings.reason_to_skip("x", "it is the first") == "it is the first"
+    assert settings.reason_to_skip("a.b", "it is the first") is None

@@ -31,12 +31,20 @@ _SIZE = 64  # pixels a side
 _BOXES = [[4.0, 6.0, 40.0, 50.0], [10.0, 2.0, 60.0, 30.0]]
 
 
-class _SingleNMS(TorchDispatchMode):
-    """Gives NMS float32, as Detectron2 does with boxes: it wants the same of scores."""
+class _OneType(TorchDispatchMode):
+    """Gives operations that want one type of all their tensors one.
+
+    NMS gets float32, as Detectron2 does with boxes. PointRend's places are in float32, whatever the
+    features are that are taken there.
+    """
+
+    _WANT_ONE = (torch.ops.aten.grid_sampler_2d.default, torch.ops.aten.mm.default)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function is torch.ops.torchvision.nms.default:
             args = [x.float() if isinstance(x, Tensor) else x for x in args]
+        if function in self._WANT_ONE and args[0].dtype != args[1].dtype:
+            args = [x.double() if isinstance(x, Tensor) else x for x in args]
         return function(*args, **(kwargs or {}))
 
 
@@ -111,7 +119,7 @@ def _outputs(
     given: _Outputs = []
     in_double = next(model.parameters()).dtype == torch.float64
     try:
-        with _SingleNMS(), _watched(model, layers, in_double, lambda *each: given.append(each)):
+        with _OneType(), _watched(model, layers, in_double, lambda *each: given.append(each)):
             run(model)
     except Exception as error:  # a model of the user's own may want other pictures
         return given, error

@@ -63,6 +63,7 @@ def kept_layers(model: nn.Module, prefix: str = "") -> dict[nn.Module, str]:
         pattern = _matching(prefix + name, _NAMES)
         if pattern is not None:
             found[part] = f"{pattern!r} stays in float"
+    for part in model.modules():
         for kind in type(part).__mro__:
             for inner, module in part.named_modules() if kind.__name__ in _KEPT else ():
                 pattern = _matching(inner, _KEPT[kind.__name__])

@@ -23,12 +23,14 @@ def nearest(found, outputs):
     "layer",
     [
         nn.Conv2d(3, 5, 3, padding=1, bias=False),
+        nn.Conv1d(3, 5, 3, padding=2, stride=2, dilation=2, bias=False),
         nn.Conv2d(3, 5, (1, 3), stride=2, padding=(0, 2), dilation=2, bias=False),
         nn.Linear(12, 5, bias=False),
     ],
 )
 def test_samples_are_inputs_of_outputs(layer):
-    x = torch.randn(7, 12) if isinstance(layer, nn.Linear) else torch.randn(2, 3, 9, 12)
+    sizes = {nn.Linear: (7, 12), nn.Conv1d: (2, 3, 19), nn.Conv2d: (2, 3, 9, 12)}
+    x = torch.randn(sizes[type(layer)])
     samples = _samples(layer, x, torch.Generator().manual_seed(0))
     outputs = layer(x).movedim(1, -1).reshape(-1, 5)
     found = samples @ to_filters(layer.weight).T

@@ -8,7 +8,12 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
 
 from ptq_det import add_ternary_config, ternarize
-from ptq_det.ternary.layers import TernaryConv2d, TernaryConvTranspose2d, TernaryLinear
+from ptq_det.ternary.layers import (
+    TernaryConv1d,
+    TernaryConv2d,
+    TernaryConvTranspose2d,
+    TernaryLinear,
+)
 from ptq_det.ternary.schedule import Stage
 
 
@@ -30,6 +35,7 @@ def plain_twin(layer: nn.Module, plain: nn.Module) -> nn.Module:
 
 
 CASES = {
+    "1-d conv": lambda: (nn.Conv1d(6, 8, 3, padding=1, stride=2), torch.randn(2, 6, 9)),
     "conv": lambda: (nn.Conv2d(6, 8, 3, padding=1, stride=2), torch.randn(2, 6, 9, 7)),
     "grouped conv": lambda: (nn.Conv2d(6, 8, 3, groups=2), torch.randn(2, 6, 9, 7)),
     "reflected conv": lambda: (
@@ -53,7 +59,8 @@ CASES = {
 def test_forward_equals_the_plain_layer_with_ternary_values(case):
     plain, x = CASES[case]()
     layer = ternary(copy.deepcopy(plain))
-    assert type(layer) in (TernaryConv2d, TernaryConvTranspose2d, TernaryLinear)
+    kinds = (TernaryConv1d, TernaryConv2d, TernaryConvTranspose2d, TernaryLinear)
+    assert type(layer) in kinds
     codes, _ = layer.codes_and_value()
     assert codes.dtype == torch.int8 and set(codes.unique().tolist()) == {-1, 0, 1}
     torch.testing.assert_close(layer(x), plain_twin(layer, plain)(x))

@@ -47,7 +47,7 @@ def test_stem_and_outputs_stay_in_float_and_the_record_says_why(cfg):
     }
     assert "roi_heads.mask_head.deconv" in record.converted
     assert "roi_heads.box_head.fc1" in record.converted
-    assert "TERNARY.SKIP has '*stem.*'" in str(record)
+    assert "backbone.bottom_up.stem.conv1: '*stem.*' stays in float" in str(record)
 
 
 def test_a_second_call_does_nothing(cfg):
@@ -63,11 +63,11 @@ def test_layers_of_other_types_are_named_not_converted(cfg):
     class Special(nn.Conv2d):
         pass
 
-    model = nn.Sequential(Special(4, 4, 1), nn.Conv1d(4, 4, 3), nn.Embedding(3, 4))
+    model = nn.Sequential(Special(4, 4, 1), nn.Conv3d(4, 4, 3), nn.Embedding(3, 4))
     record = ternarize(model, cfg)
     assert record.converted == {}
     assert record.skipped["0"] == "layers of type Special are not supported"
-    assert record.skipped["1"] == "layers of type Conv1d are not supported"
+    assert record.skipped["1"] == "layers of type Conv3d are not supported"
 
 
 def test_sparsity_overrides_reach_their_layers(cfg):
