@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ptq_det.packing import PackedFileError
-from ptq_det.packing.claims import Claim, check_claims
+from ptq_det.packing.claims import Claim, check_claims, claimed_shape
 
 
 def model():
@@ -69,3 +69,15 @@ def test_fields_that_claim_too_much_or_nothing(fields):
 def test_fields_of_a_layer():
     claim = Claim.read({"shape": [3, 4, 1, 1], "norm": "n"}, {"bias": None}, "x", "m")
     assert claim == Claim((3, 4, 1, 1), None, True, "n")
+
+
+@pytest.mark.parametrize(
+    "shape", [None, "many", [], [3, 0], [3, -1], [3, 2.0], [True, 3], [1 << 20, 1 << 20], [1] * 9]
+)
+def test_shapes_of_parameters_that_claim_too_much_or_nothing(shape):
+    with pytest.raises(PackedFileError, match=r"m: parameter 'x': it has a wrong shape"):
+        claimed_shape({"shape": shape}, "x", "m")
+
+
+def test_the_shape_of_a_parameter():
+    assert claimed_shape({"shape": [1, 64, 40]}, "x", "m") == (1, 64, 40)

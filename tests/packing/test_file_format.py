@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import constriction
 import numpy as np
@@ -152,3 +153,19 @@ def test_the_file_is_as_specified(model, cfg, tmp_path):
                 layer["norm_eps"]
             )
             assert np.allclose(variance, 1, atol=math.ulp(1.0) * 2**30)
+
+
+def test_parameters_of_no_layer_are_as_specified():
+    path = Path(__file__).parent / "files/version_3.safetensors"
+    expected = PackedModel.read(path).state_dict()
+    tensors, header = load_file(path), path.read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    layers = json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["layers"])
+    (name,) = [name for name, fields in layers.items() if fields.get("parameter")]
+    shape = layers[name]["shape"]
+    rows = next(size for size in shape if size > 1)
+    codes = read_codes(tensors[f"{name}.codes"].tobytes(), rows, math.prod(shape) // rows, 1, 1)
+    weight = codes[:, :, 0, 0].astype(np.float32) * tensors[f"{name}.scale"].astype(np.float32).T
+    assert np.array_equal(weight.reshape(shape), expected[name].numpy())
+    for name in ("backbone.position_norm.weight", "backbone.rows"):
+        assert np.array_equal(tensors[name], expected[name].numpy())

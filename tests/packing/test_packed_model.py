@@ -1,5 +1,7 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,6 +15,9 @@ from ptq_det.packing import PackedFileError
 from ptq_det.packing.container import Container
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.ternarize import ternary_layers
+from tests.packing import fixtures  # noqa: F401  (the backbone of a file is registered)
+
+FILES = Path(__file__).parent / "files"
 
 
 @pytest.fixture
@@ -233,3 +238,44 @@ def test_the_config_is_read_without_the_weights(file):
     packed = PackedModel.read(file, weights=False)
     assert not packed.layers and not packed.others.shapes()
     assert packed.cfg().MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
+
+
+def _fields(content, **changes):
+    """Change what the header says of the parameter."""
+    layers = json.loads(content.metadata["layers"])
+    layers["backbone.position"] |= changes
+    content.metadata["layers"] = json.dumps(layers)
+
+
+FORGED = {
+    "another shape": (
+        lambda c: _fields(c, shape=[16, 1024]),
+        r"'backbone.position' has the shape \(16, 1024\) in the file and \(1, 16, 32, 32\)",
+    ),
+    "no shape": (lambda c: _fields(c, shape=[0]), "'backbone.position': it has a wrong shape"),
+    "no parameter": (lambda c: _fields(c, parameter=1.5), "other fields than a parameter has"),
+    "another kind": (lambda c: _fields(c, kind="ternary"), "other fields than a parameter has"),
+    "a bias": (
+        lambda c: c.tensors.update({"backbone.position.bias": np.zeros(16, np.float16)}),
+        "other tensors than a parameter has",
+    ),
+    "twice": (
+        lambda c: c.tensors.update({"backbone.position": np.zeros((1, 16, 32, 32), np.float16)}),
+        "it has 'backbone.position' twice",
+    ),
+    "no scale": (lambda c: c.tensors.pop("backbone.position.scale"), "no scale of its shape"),
+    "codes of another size": (
+        lambda c: c.tensors.update({"backbone.position.codes": np.arange(9, dtype=np.uint8)}),
+        "layer 'backbone.position': ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_parameters_are_refused(name, tmp_path):
+    content = Container.read(FILES / "version_3.safetensors")
+    forge, message = FORGED[name]
+    forge(content)
+    content.write(tmp_path / "m.safetensors")
+    with pytest.raises(PackedFileError, match=message):
+        load_packed(tmp_path / "m.safetensors", "cpu")

@@ -1,6 +1,14 @@
+import pytest
 import torch
 import torchvision
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import (
+    Conv2d,
+    CycleBatchNormList,
+    DeformConv,
+    FrozenBatchNorm2d,
+    NaiveSyncBatchNorm,
+)
+from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
 from torch import nn
 
 from ptq_det import ternarize
@@ -145,3 +153,75 @@ def test_one_convolution_in_two_places_is_left_out():
             return self.norm(self.conv(self.norm(self.conv(x))))
 
     assert find_norms(CalledTwice().eval()) == {}
+
+
+@pytest.mark.parametrize(
+    "norm", [FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm]
+)
+def test_norms_with_statistics_are_folded(norm):
+    layer = Conv2d(2, 4, 1, norm=norm(4))
+    assert find_norms(nn.Sequential(layer).eval()) == {"0": "0.norm"}
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.BatchNorm2d(4, track_running_stats=False),
+        lambda: BatchStatistics(4),
+        lambda: CycleBatchNormList(2, num_features=4),
+        lambda: nn.GroupNorm(2, 4),
+        lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+        lambda: nn.Identity(),
+    ],
+)
+def test_norms_that_depend_on_their_input_are_not(norm):
+    convolution = Conv2d(2, 4, 1, norm=norm())
+    beside = nn.Sequential(nn.Conv2d(2, 4, 1), norm())
+    assert find_norms(nn.ModuleList([convolution, beside]).eval()) == {}
+
+
+def test_looking_for_norms_does_not_turn_a_cycle():
+    class Levels(nn.Module):
+        """Its forward can be traced, and calls one norm of the cycle each time."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(2, 4, 1), CycleBatchNormList(2, num_features=4)
+
+        def forward(self, x):
+            return self.norm(self.conv(x))
+
+    model = Levels().eval()
+    assert find_norms(model) == {} and model.norm._pos == 0
+
+
+def test_norms_of_parts_are_found_where_the_whole_cannot_be_traced():
+    model = nn.ModuleDict(
+        {
+            "backbone": RegNet(
+                stem_class=SimpleStem,
+                stem_width=8,
+                block_class=ResBottleneckBlock,
+                depth=3,
+                w_a=8,
+                w_0=8,
+                w_m=2.0,
+                group_width=4,
+                norm="BN",
+                out_features=["s1"],
+            )
+        }
+    ).eval()
+    found = find_norms(model)
+    assert found["backbone.stem.conv"] == "backbone.stem.bn"
+    assert found["backbone.s1.b1.f.a"] == "backbone.s1.b1.f.a_bn"
+    assert found["backbone.s1.b1.proj"] == "backbone.s1.b1.bn"
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(found) == len(norms) == len(set(found.values()))
+
+
+def test_norms_inside_deformable_convolutions():
+    model = nn.Sequential(DeformConv(4, 4, 3, norm=nn.BatchNorm2d(4))).eval()
+    assert find_norms(model) == {"0": "0.norm"}
+    ternarize(model, {})
+    assert find_norms(model) == {"0": "0.norm"}
