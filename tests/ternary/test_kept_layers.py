@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from detectron2 import model_zoo
@@ -149,3 +151,13 @@ def test_fcos_by_its_lazy_config():
         model = instantiate(cfg)
     skipped = ternarize(model, {}).skipped
     assert {"head.cls_score", "head.bbox_pred", "head.ctrness"} <= skipped.keys()
+
+
+def test_the_table_of_the_usage_page_is_the_registry(repo):
+    text = (repo / "docs/usage.md").read_text()
+    text = text.split("## Layers that stay in float\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    told = {row[0].strip("`"): tuple(re.findall("`([^`]+)`", row[1])) for row in rows}
+    assert {kind: told.get(kind) for kind in module._KEPT} == module._KEPT
+    names = text.split("in any model: ")[1].split(".\n")[0]
+    assert tuple(re.findall("`([^`]+)`", names)) == module._NAMES
