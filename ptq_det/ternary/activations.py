@@ -136,7 +136,7 @@ def _quantize(layer, args):
 
 def _quantize_fixed(bits, clip, layer, args):
     first, *others = args
-    return (quantize_activation(first, first.new_tensor(clip), bits), *others)
+    return (quantize_activation(first, first.new_full((), clip), bits), *others)
 
 
 def layers_after_relu(model: nn.Module) -> set[str]:
