@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._mode_utils import no_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["DEVICE", "PretendedGPU", "PretendedTensor"]
 
@@ -93,28 +93,48 @@ class PretendedGPU(TorchDispatchMode):
 
 
 def _run(function, args, kwargs):
-    leaves, spec = tree_flatten((args, kwargs))
-    tensors = [each for each in leaves if isinstance(each, Tensor)]
-    on_gpu = any(isinstance(each, PretendedTensor) for each in tensors)
+    tensors = list(_tensors((*args, *kwargs.values())))
+    wrappers = {id(x.held): x for x in tensors if isinstance(x, PretendedTensor)}
+    on_gpu = bool(wrappers)
     if on_gpu:
         _refuse_mixed(function, args, tensors)
     if function.overloadpacket is _aten.copy_:
         on_gpu = isinstance(args[0], PretendedTensor)
-    target = kwargs.get("device")
-    if target is not None:
-        on_gpu = torch.device(target).type in (DEVICE.type, "meta")  # x.to(y) asks for meta
+    own = {key: _held(value) for key, value in kwargs.items()}
+    if kwargs.get("device") is not None:
+        own["device"] = "cpu"
+        on_gpu = torch.device(kwargs["device"]).type in (DEVICE.type, "meta")  # meta: x.to(y)
     generator = kwargs.get("generator")
     if on_gpu and generator is not None and generator.device.type == "cpu":
         raise RuntimeError(f"{function} on {DEVICE} wants a generator of that device")
-    held = [each.held if isinstance(each, PretendedTensor) else each for each in leaves]
-    own_args, own_kwargs = tree_unflatten(held, spec)
-    if target is not None:
-        own_kwargs["device"] = "cpu"
-    output = function(*own_args, **own_kwargs)
-    if not on_gpu:
-        return output
-    output = tree_map(lambda x: PretendedTensor(x) if isinstance(x, Tensor) else x, output)
-    return return_and_correct_aliasing(function, args, kwargs, output)
+    output = function(*map(_held, args), **own)
+    if on_gpu and torch.Tag.inplace_view in function.tags:
+        with no_dispatch():
+            function(*args, **kwargs)  # the wrapper's own shape
+    return _pretended(output, wrappers) if on_gpu else output
+
+
+def _tensors(values):
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _held(value):
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_held, value))
+    return value.held if isinstance(value, PretendedTensor) else value
+
+
+def _pretended(value, wrappers):
+    """What is computed in place of an argument is that argument."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_pretended(each, wrappers) for each in value)
+    if not isinstance(value, Tensor):
+        return value
+    return wrappers[id(value)] if id(value) in wrappers else PretendedTensor(value)
 
 
 def _refuse_mixed(function, args, tensors):
