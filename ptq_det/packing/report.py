@@ -269,7 +269,7 @@ def _layer_size(name: str, layer: PackedLayer, in_file: dict[str, int], held: bo
         float_bytes=float_bytes,
         two_bit_bytes=-(-count // 4) if ternary else 0,
         five_trit_bytes=-(-count // 5) if ternary else 0,
-        iid_entropy_bytes=code_entropy(codes) * count / 8 if layer.is_chosen else 0.0,
+        iid_entropy_bytes=float(code_entropy(codes)) * count / 8 if layer.is_chosen else 0.0,
         coded_bytes=coded,
         file_bytes=file_bytes,
         bits_per_weight=8 * coded / count,

@@ -31,7 +31,7 @@ def norm_factor_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor] | Non
     γ/√(σ² + ε) and β − μγ/√(σ² + ε) (batch normalization, arXiv 1502.03167); None for a norm that
     depends on its input (in evaluation too, where it keeps no statistics), and without one.
     """
-    if type(norm) not in _FOLDABLE or norm.running_mean is None or norm.running_var is None:
+    if not _is_foldable(norm):
         return None
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -115,7 +115,13 @@ def _is_known(module: nn.Module, shared: set[int]) -> bool:
 
 
 def _folds(norm: nn.Module | None, shared: set[int]) -> bool:
-    return id(norm) not in shared and norm_factor_and_shift(norm) is not None
+    return id(norm) not in shared and _is_foldable(norm)
+
+
+def _is_foldable(norm: nn.Module | None) -> bool:
+    if type(norm) not in _FOLDABLE:
+        return False
+    return norm.running_mean is not None and norm.running_var is not None
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """How ternary a model is: sparsity, entropy, discrepancy and flips of its codes."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,12 +11,15 @@ from .layers import TernaryLayer
 
 __all__ = ["Figures", "TernaryStatistics", "code_entropy"]
 
+_EXACT = 1 << 24  # up to which float32 counts
 
-def code_entropy(codes: Tensor) -> float:
-    """Entropy in bits per code, −Σ p log₂ p over the values of int8 codes (Shannon)."""
-    counts = torch.bincount(codes.flatten().int() + 128)
-    p = counts[counts > 0].double() / max(1, codes.numel())
-    return float(-(p * p.log2()).sum())
+
+def code_entropy(codes: Tensor) -> Tensor:
+    """Entropy in bits per code ``()``, −Σ p log₂ p over the values of int8 codes (Shannon)."""
+    parts = codes.flatten().split(_EXACT)
+    counts = sum(torch.histc(x.float(), 256, -128.5, 127.5).double() for x in parts)
+    p = counts / max(1, codes.numel())
+    return -torch.special.xlogy(p, p).sum() / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -63,21 +67,26 @@ class TernaryStatistics:
             previous: codes of an earlier measurement.
         """
         codes: dict[str, Tensor] = {}
-        sums = {}
+        sums: dict[str, Tensor] = {}
         for name, layer in layers.items():
             codes[name], value = layer.codes_and_value()
             latent = layer.weight.detach().float()
             flipped = codes[name] != previous[name] if previous else codes[name].new_zeros(1)
-            sums[name] = (
-                latent.numel(),
-                int(torch.count_nonzero(codes[name] == 0)),
-                code_entropy(codes[name]) * latent.numel(),
-                float((latent - value).square().sum()),
-                float(latent.square().sum()),
-                int(torch.count_nonzero(flipped)),
+            sums[name] = torch.stack(
+                [
+                    torch.count_nonzero(codes[name] == 0).double(),
+                    code_entropy(codes[name]) * latent.numel(),
+                    (latent - value).square().sum().double(),
+                    latent.square().sum().double(),
+                    torch.count_nonzero(flipped).double(),
+                ]
             )
-        total = [sum(column) for column in zip(*sums.values(), strict=True)] or [0] * 6
-        return cls(_figures(*total), {name: _figures(*each) for name, each in sums.items()}, codes)
+        # A GPU is waited for once, not for each figure of each layer.
+        read = torch.stack(list(sums.values())).tolist() if sums else []
+        rows = [(codes[n].numel(), *row) for n, row in zip(sums, read, strict=True)]
+        total = [sum(column) for column in zip(*rows, strict=True)] or [0] * 6
+        figures = {name: _figures(*row) for name, row in zip(sums, rows, strict=True)}
+        return cls(_figures(*total), figures, codes)
 
     def to_json(self) -> str:
         """The figures over all layers (``all``) and of each (``layers``), as JSON."""

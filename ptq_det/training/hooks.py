@@ -170,7 +170,10 @@ class PTQHook(HookBase):
         self._logger.info("Figures of each ternary layer: %s", path)
 
     def _loss_scale(self) -> float:
-        """What mixed precision multiplies the loss by, 1 without it."""
+        """What mixed precision multiplies the loss by, 1 without it or where nothing depends on it:
+        to read it waits for the GPU."""
+        if not self.settings.decay:
+            return 1.0
         inner = getattr(self.trainer, "_trainer", self.trainer)
         scaler = getattr(inner, "grad_scaler", None)
         return 1.0 if scaler is None else scaler.get_scale()

@@ -137,7 +137,9 @@ def test_a_learned_scale_must_be_in_the_optimizer(cfg):
         trainer.train()
 
 
-def test_the_decay_is_scaled_with_the_loss(cfg):
+@pytest.mark.parametrize(("decay", "scale"), [(0.1, 512.0), (0.0, 1.0)])
+def test_a_decay_is_scaled_with_the_loss(decay, scale, cfg):
+    cfg.TERNARY.DECAY = decay
     trainer = TernaryTrainer(cfg)
     trainer.resume_or_load(resume=False)
     hook = next(h for h in trainer._hooks if isinstance(h, PTQHook))
@@ -150,7 +152,7 @@ def test_the_decay_is_scaled_with_the_loss(cfg):
 
     trainer._trainer.grad_scaler = Scaler()
     hook.before_step()
-    assert {x.ternary.decay.loss_scale for x in ternary_layers(trainer.model).values()} == {512.0}
+    assert {x.ternary.decay.loss_scale for x in ternary_layers(trainer.model).values()} == {scale}
 
 
 @pytest.mark.parametrize(("norm", "said"), [("FrozenBN", True), ("BN", False)])
