@@ -22,6 +22,27 @@ def _seed():
     torch.manual_seed(0)
 
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    """Where tensors are: on the CPU, and where there is a GPU, on that too. Configs name it."""
+    return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what runs on each device there is, and skip what needs a GPU where there is none."""
+    for item in items:
+        if "device" in item.fixturenames:
+            item.add_marker(pytest.mark.device)
+        if "device" in item.fixturenames and item.callspec.params["device"] == "cuda":
+            item.add_marker(pytest.mark.cuda)
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     return REPO
@@ -39,9 +60,15 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cfg(pictures, tmp_path):
-    """Config of a tiny ternary Mask R-CNN on the small data set, from random weights."""
-    return tiny_cfg(tmp_path)
+def cfg(pictures, tmp_path, request):
+    """Config of a tiny ternary Mask R-CNN on the small data set, from random weights.
+
+    Its ``MODEL.DEVICE`` is that of the fixture ``device`` where a test has it.
+    """
+    cfg = tiny_cfg(tmp_path)
+    if "device" in request.fixturenames:
+        cfg.MODEL.DEVICE = request.getfixturevalue("device")
+    return cfg
 
 
 def tiny_cfg(output_dir):

@@ -17,19 +17,20 @@ CODES = torch.tensor([[1.0, 0, -1, 1], [0, 0, 0, -1]])
 VALUES = torch.tensor([[3.0, 9, -1, 5], [9, 9, 9, -4]])
 
 
-def test_sums_and_means_are_those_computed_by_hand():
-    assert group_sum(VALUES, CODES, by_filter=True, signs=1).tolist() == [[9, 4]]
-    assert group_mean(VALUES, CODES, by_filter=True, signs=1).tolist() == [[3, 4]]
-    assert group_mean(VALUES, CODES, by_filter=False, signs=1).tolist() == [[3.25]]
-    assert group_mean(VALUES, CODES, by_filter=False, signs=2).tolist() == [[4], [2.5]]
-    assert group_mean(VALUES, CODES, by_filter=True, signs=2).tolist() == [[4, 0], [1, 4]]
+def test_sums_and_means_are_those_computed_by_hand(device):
+    values, codes = VALUES.to(device), CODES.to(device)
+    assert group_sum(values, codes, by_filter=True, signs=1).tolist() == [[9, 4]]
+    assert group_mean(values, codes, by_filter=True, signs=1).tolist() == [[3, 4]]
+    assert group_mean(values, codes, by_filter=False, signs=1).tolist() == [[3.25]]
+    assert group_mean(values, codes, by_filter=False, signs=2).tolist() == [[4], [2.5]]
+    assert group_mean(values, codes, by_filter=True, signs=2).tolist() == [[4, 0], [1, 4]]
 
 
-def test_dequantize_gives_each_side_its_scale():
-    scale = torch.tensor([[2.0, 3.0], [5.0, 7.0]])
-    assert dequantize(CODES, scale[:1]).tolist() == [[2, 0, -2, 2], [0, 0, 0, -3]]
-    assert dequantize(CODES, scale).tolist() == [[2, 0, -5, 2], [0, 0, 0, -7]]
-    assert dequantize(CODES, torch.tensor([[2.0]])).tolist() == (CODES * 2).tolist()
+def test_dequantize_gives_each_side_its_scale(device):
+    codes, scale = CODES.to(device), torch.tensor([[2.0, 3.0], [5.0, 7.0]], device=device)
+    assert dequantize(codes, scale[:1]).tolist() == [[2, 0, -2, 2], [0, 0, 0, -3]]
+    assert dequantize(codes, scale).tolist() == [[2, 0, -5, 2], [0, 0, 0, -7]]
+    assert dequantize(codes, scale[:1, :1]).tolist() == (CODES * 2).tolist()
 
 
 def every_quantizer():
@@ -62,7 +63,8 @@ class TestEveryQuantizer:
     @pytest.mark.parametrize(
         "weight", ODD_WEIGHTS, ids=lambda w: f"{tuple(w.shape)}-{float(w.abs().sum()):.1g}"
     )
-    def test_codes_and_scales_of_odd_weights(self, quantizer, weight):
+    def test_codes_and_scales_of_odd_weights(self, quantizer, weight, device):
+        weight = weight.to(device)
         codes = quantizer.codes(weight, 0.5)
         scale = quantizer.scale(weight, codes)
         assert codes.shape == weight.shape and codes.dtype == weight.dtype
@@ -71,23 +73,23 @@ class TestEveryQuantizer:
         assert scale.shape == (quantizer.scale_rows, len(weight) if quantizer.by_filter else 1)
         assert scale.isfinite().all() and (scale >= 0).all()
 
-    def test_scaling_the_weight_scales_the_ternary_weight(self, quantizer):
-        weight = torch.randn(16, 27)
+    def test_scaling_the_weight_scales_the_ternary_weight(self, quantizer, device):
+        weight = torch.randn(16, 27, device=device)
         codes = quantizer.codes(weight, 0.7)
         assert torch.equal(codes, quantizer.codes(8 * weight, 0.7))
         scale, scaled = quantizer.scale(weight, codes), quantizer.scale(8 * weight, codes)
         torch.testing.assert_close(8 * scale, scaled)
 
-    def test_linear_terms_give_the_same_weight(self, quantizer):
-        weight = torch.randn(16, 27)
+    def test_linear_terms_give_the_same_weight(self, quantizer, device):
+        weight = torch.randn(16, 27, device=device)
         codes = quantizer.codes(weight, 0.7)
         scale = quantizer.scale(weight, codes)
         step, offset = quantizer.linear(scale)
         value = weight_of(codes, step, offset)
         torch.testing.assert_close(value, quantizer.dequantize(codes, scale))
 
-    def test_a_quantized_weight_has_its_codes_and_scale(self, quantizer):
-        weight = torch.randn(64, 90)
+    def test_a_quantized_weight_has_its_codes_and_scale(self, quantizer, device):
+        weight = torch.randn(64, 90, device=device)
         codes = quantizer.codes(weight, 0.7)
         scale = quantizer.scale(weight, codes)
         quantized = quantizer.dequantize(codes, scale)
@@ -95,8 +97,8 @@ class TestEveryQuantizer:
         assert torch.equal(again, codes)
         torch.testing.assert_close(quantizer.scale_of_quantized(quantized, again), scale)
 
-    def test_ternary_weights_are_recognized_and_latent_ones_are_not(self, quantizer):
-        weight = torch.randn(16, 27)
+    def test_ternary_weights_are_recognized_and_latent_ones_are_not(self, quantizer, device):
+        weight = torch.randn(16, 27, device=device)
         codes = quantizer.codes(weight, 0.7)
         ternary = quantizer.dequantize(codes, quantizer.scale(weight, codes))
         assert quantizer.is_quantized(ternary)
@@ -104,9 +106,9 @@ class TestEveryQuantizer:
         ternary[3, 5] += 0.01
         assert not quantizer.is_quantized(ternary)
 
-    def test_works_under_autocast(self, quantizer):
-        weight = torch.randn(16, 27)
-        with torch.autocast("cpu", torch.bfloat16):
+    def test_works_under_autocast(self, quantizer, device):
+        weight = torch.randn(16, 27, device=device)
+        with torch.autocast(device, torch.bfloat16):
             codes = quantizer.codes(weight, 0.7)
             scale = quantizer.scale(weight, codes)
         assert torch.equal(codes, quantizer.codes(weight, 0.7))

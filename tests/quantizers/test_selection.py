@@ -5,7 +5,7 @@ from ptq_det.quantizers.selection import kth_smallest
 
 
 @pytest.mark.parametrize("kind", ["normal", "sorted", "two values", "zeros", "periodic", "outlier"])
-def test_equals_a_full_sort(kind):
+def test_equals_a_full_sort(kind, device):
     n = 300_000
     values = {
         "normal": lambda: torch.randn(n),
@@ -14,7 +14,7 @@ def test_equals_a_full_sort(kind):
         "zeros": lambda: torch.zeros(n),
         "periodic": lambda: torch.arange(n).remainder(5).float() - 2,  # as long as the stride
         "outlier": lambda: torch.cat([torch.randn(n - 1), torch.tensor([1e9])]),
-    }[kind]()
+    }[kind]().to(device)
     ordered = values.sort().values
     for k in (1, 2, n // 100, n // 2, int(0.8 * n), n - 1, n):
         assert kth_smallest(values.view(-1, 100), k) == ordered[k - 1]

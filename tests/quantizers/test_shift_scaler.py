@@ -6,23 +6,24 @@ from ptq_det.quantizers.shift_scaler import channel_shifts
 WEIGHT = torch.tensor([[127.0, -64.0], [32.0, 10.0], [0.0, 0.0], [1e-6, 0.0]])
 
 
-def test_by_hand():
+def test_by_hand(device):
     # R = 127 and S = 1; 127/32 = 3.97 shifts by 1, and a factor of 10⁸ by the most there is
-    assert channel_shifts(WEIGHT).tolist() == [0, 1, 0, 15]
+    weight = WEIGHT.to(device)
+    assert channel_shifts(weight).tolist() == [0, 1, 0, 15]
     quantizer = ShiftScaler()
-    codes = quantizer.codes(WEIGHT, 0.0)
+    codes = quantizer.codes(weight, 0.0)
     assert codes.tolist() == [[127, -64], [64, 20], [0, 0], [0, 0]]
-    assert quantizer.scale(WEIGHT, codes).tolist() == [[1, 0.5, 1, 2**-15]]
+    assert quantizer.scale(weight, codes).tolist() == [[1, 0.5, 1, 2**-15]]
 
 
 def largest_error(weight, quantized):
     return (weight - quantized).abs().amax(1)
 
 
-def test_narrow_channels_lose_one_bit_at_most():
+def test_narrow_channels_lose_one_bit_at_most(device):
     # Channels of a depthwise convolution whose ranges differ by up to 2⁸, as MobileNetV2's do.
     torch.manual_seed(0)
-    weight = torch.randn(256, 9) * torch.exp2(-8 * torch.rand(256, 1))
+    weight = (torch.randn(256, 9) * torch.exp2(-8 * torch.rand(256, 1))).to(device)
     ranges = weight.abs().amax(1, keepdim=True)
     step = ranges / 127
     by_channel = (weight / step).round() * step
@@ -41,9 +42,9 @@ def test_narrow_channels_lose_one_bit_at_most():
     assert float(ratio.min()) >= 10
 
 
-def test_quantized_weights_are_recognized():
+def test_quantized_weights_are_recognized(device):
     quantizer = ShiftScaler()
-    weight = torch.randn(32, 20) * torch.exp2(-6 * torch.rand(32, 1))
+    weight = (torch.randn(32, 20) * torch.exp2(-6 * torch.rand(32, 1))).to(device)
     assert not quantizer.is_quantized(weight)
     codes = quantizer.codes(weight, 0.0)
     quantized = quantizer.dequantize(codes, quantizer.scale(weight, codes))
@@ -51,10 +52,11 @@ def test_quantized_weights_are_recognized():
     torch.testing.assert_close(again, quantized, rtol=0, atol=float(quantized.abs().max()) / 254)
 
 
-def test_without_shifts_it_is_plain_quantization_by_layer():
-    assert channel_shifts(WEIGHT, 0).tolist() == [0, 0, 0, 0]
-    assert channel_shifts(WEIGHT, 2).tolist() == [0, 1, 0, 3]
+def test_without_shifts_it_is_plain_quantization_by_layer(device):
+    weight = WEIGHT.to(device)
+    assert channel_shifts(weight, 0).tolist() == [0, 0, 0, 0]
+    assert channel_shifts(weight, 2).tolist() == [0, 1, 0, 3]
     quantizer = ShiftScaler(shift_bits=0)
-    codes = quantizer.codes(WEIGHT, 0.0)
+    codes = quantizer.codes(weight, 0.0)
     assert codes.tolist() == [[127, -64], [32, 10], [0, 0], [0, 0]]
-    assert quantizer.scale(WEIGHT, codes).tolist() == [[1, 1, 1, 1]]
+    assert quantizer.scale(weight, codes).tolist() == [[1, 1, 1, 1]]
