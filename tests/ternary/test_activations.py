@@ -12,31 +12,32 @@ from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import restore_classes, ternary_layers
 
 
-def test_by_hand():
-    x = torch.tensor([-1.0, 0.0, 0.4, 0.6, 1.4, 2.9, 3.0, 7.0], requires_grad=True)
-    clip = torch.tensor(3.0, requires_grad=True)
+def test_by_hand(device):
+    values = [-1.0, 0.0, 0.4, 0.6, 1.4, 2.9, 3.0, 7.0]
+    x = torch.tensor(values, device=device, requires_grad=True)
+    clip = torch.tensor(3.0, device=device, requires_grad=True)
     y = quantize_activation(x, clip, 2)  # steps of 1
     assert y.tolist() == [0, 0, 0, 1, 1, 3, 3, 3]
-    (y * torch.arange(1.0, 9.0)).sum().backward()
+    (y * torch.arange(1.0, 9.0, device=device)).sum().backward()
     assert x.grad.tolist() == [0, 0, 3, 4, 5, 6, 0, 0]
     assert clip.grad.item() == 7 + 8  # where x >= α
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_the_error_is_half_a_step_at_most(bits):
-    x = torch.rand(1000) * 5
-    y = quantize_activation(x, torch.tensor(5.0), bits)
+def test_the_error_is_half_a_step_at_most(bits, device):
+    x = torch.rand(1000, device=device) * 5
+    y = quantize_activation(x, torch.tensor(5.0, device=device), bits)
     assert len(y.unique()) <= 2**bits
     assert (y - x).abs().max() <= 5 / (2**bits - 1) / 2 + 1e-6
 
 
-def test_the_clip_starts_where_the_error_is_least():
-    x = torch.cat([torch.full((1000,), 1.0), torch.tensor([20.0])])
-    pact = PACT(8)
+def test_the_clip_starts_where_the_error_is_least(device):
+    x = torch.cat([torch.full((1000,), 1.0), torch.tensor([20.0])]).to(device)
+    pact = PACT(8, device)
     assert torch.equal(pact.eval()(x), x)  # not started: as it is
     pact.train()(x)
     assert 0.9 < float(pact.clip.detach()) <= 20
-    few = PACT(2).train()
+    few = PACT(2, device).train()
     few(x)
     assert float(few.clip.detach()) < 4  # one outlier is not worth the steps
     before = few.clip.detach().clone()
@@ -44,9 +45,11 @@ def test_the_clip_starts_where_the_error_is_least():
     assert torch.equal(few.clip.detach(), before)
 
 
-def test_an_empty_batch_starts_too():
-    pact = PACT(4).train()
-    assert pact(torch.zeros(0, 3)).shape == (0, 3) and float(pact.clip.detach()) == 1.0
+def test_an_empty_batch_starts_too(device):
+    pact = PACT(4, device).train()
+    assert (
+        pact(torch.zeros(0, 3, device=device)).shape == (0, 3) and float(pact.clip.detach()) == 1.0
+    )
 
 
 def test_layers_after_a_relu(cfg):
@@ -67,18 +70,18 @@ def test_layers_after_a_relu(cfg):
 
 def pact_model(cfg):
     cfg.TERNARY.ACTIVATION_BITS = 4
-    model = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 3))
+    model = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 3)).to(cfg.MODEL.DEVICE)
     ternarize(model, cfg)
     return model
 
 
-def test_activations_are_quantized_from_the_ternary_stage_on(cfg):
+def test_activations_are_quantized_from_the_ternary_stage_on(cfg, device):
     model = pact_model(cfg).train()
     (layer,) = ternary_layers(model).values()
     seen = []
     original = layer._conv_forward
     layer._conv_forward = lambda x, *args: seen.append(x) or original(x, *args)
-    x = torch.rand(2, 3, 8, 8)
+    x = torch.rand(2, 3, 8, 8, device=device)
     layer.ternary.stage = Stage.PRUNE
     model(x).sum().backward()
     assert torch.equal(seen[0], x)
@@ -88,9 +91,9 @@ def test_activations_are_quantized_from_the_ternary_stage_on(cfg):
     assert len(seen[1].unique()) <= 16 and float(layer.pact.clip.detach()) > 0
 
 
-def test_a_float_checkpoint_lacks_no_clip(cfg):
+def test_a_float_checkpoint_lacks_no_clip(cfg, device):
     model = pact_model(cfg)
-    plain = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 3))
+    plain = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 5, 3)).to(device)
     assert model.load_state_dict(plain.state_dict()).missing_keys == []
     model[1].pact.clip.data.fill_(2.0)
     other = pact_model(cfg)
@@ -104,9 +107,9 @@ def test_a_plain_model_keeps_nothing_of_it(cfg):
     assert not model[1]._forward_pre_hooks and set(model.state_dict()) == {"1.weight", "1.bias"}
 
 
-def test_a_fixed_input_survives_a_copy():
-    layer = nn.Conv2d(1, 1, 1, bias=False)
+def test_a_fixed_input_survives_a_copy(device):
+    layer = nn.Conv2d(1, 1, 1, bias=False, device=device)
     layer.weight.data.fill_(1.0)
     fix_input(layer, 2, 3.0)
-    x = torch.tensor([0.4, 0.6, 9.0]).reshape(1, 1, 1, 3)
+    x = torch.tensor([0.4, 0.6, 9.0], device=device).reshape(1, 1, 1, 3)
     assert copy.deepcopy(layer)(x).flatten().tolist() == [0, 1, 3]

@@ -55,8 +55,8 @@ def test_untraceable_models_have_no_norms_folded():
     assert find_norms(Branching().eval()) == {}
 
 
-def test_folding_by_hand():
-    norm = nn.BatchNorm2d(1, eps=0.0).eval()
+def test_folding_by_hand(device):
+    norm = nn.BatchNorm2d(1, eps=0.0).eval().to(device)
     norm.running_mean.fill_(2.0)
     norm.running_var.fill_(4.0)
     norm.weight.data.fill_(3.0)
@@ -68,7 +68,7 @@ def test_folding_by_hand():
 
 def shift_scaled(layer, cfg):
     cfg.TERNARY.QUANTIZER, cfg.TERNARY.FREEZE_START = "ShiftScaler", 1.0
-    model = nn.Sequential(layer)
+    model = nn.Sequential(layer).to(cfg.MODEL.DEVICE)
     ternarize(model, cfg)
     return model
 
@@ -80,12 +80,12 @@ def with_statistics(norm):
     return norm
 
 
-def test_folding_leaves_the_function_and_a_norm_that_only_shifts(cfg):
-    norm = with_statistics(FrozenBatchNorm2d(6))
+def test_folding_leaves_the_function_and_a_norm_that_only_shifts(cfg, device):
+    norm = with_statistics(FrozenBatchNorm2d(6)).to(device)
     model = shift_scaled(Conv2d(4, 6, 3, bias=True, norm=norm), cfg).eval()
-    plain = Conv2d(4, 6, 3, bias=True, norm=norm)
+    plain = Conv2d(4, 6, 3, bias=True, norm=norm).to(device)
     plain.load_state_dict({k: v.clone() for k, v in model[0].state_dict().items()}, strict=False)
-    keys, x = model.state_dict().keys(), torch.randn(2, 4, 9, 9)
+    keys, x = model.state_dict().keys(), torch.randn(2, 4, 9, 9, device=device)
     before = plain(x)
     fold_norms(model)
     after = nn.functional.conv2d(x, model[0].weight, model[0].bias)

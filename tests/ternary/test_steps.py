@@ -19,7 +19,7 @@ def make(cfg, **values):
         cfg.TERNARY[key] = value
     model = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 400))
     ternarize(model, cfg)
-    return model
+    return model.to(cfg.MODEL.DEVICE)
 
 
 def by_copy(edit):
@@ -40,7 +40,7 @@ def set_data(model):
 
 
 def set_one_layer(model):
-    model[0].weight.data.mul_(torch.linspace(0, 3, 300))
+    model[0].weight.data.mul_(torch.linspace(0, 3, 300, device=model[0].weight.device))
 
 
 def exchange_rows(model):
@@ -66,9 +66,11 @@ def replace_in_inference_mode(model):
 @pytest.mark.parametrize("threshold", ["layer", "network"])
 @pytest.mark.parametrize("scale", ["mean", "learned"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_an_evaluation_sees_weights_that_were_set_in_any_way(cfg, edit, threshold, scale, mode):
+def test_an_evaluation_sees_weights_that_were_set_in_any_way(
+    cfg, edit, threshold, scale, mode, device
+):
     model = make(cfg, THRESHOLD=threshold, SCALE=scale).eval()
-    x = torch.randn(5, 300)
+    x = torch.randn(5, 300, device=device)
     with mode():
         model(x)
         expected = by_copy(edit)(model, x)
@@ -76,8 +78,8 @@ def test_an_evaluation_sees_weights_that_were_set_in_any_way(cfg, edit, threshol
         torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
 
 
-def test_an_average_can_be_put_in_and_taken_out_again(cfg):
-    model, x = make(cfg).eval(), torch.randn(5, 300)
+def test_an_average_can_be_put_in_and_taken_out_again(cfg, device):
+    model, x = make(cfg).eval(), torch.randn(5, 300, device=device)
     average = torch.optim.swa_utils.AveragedModel(copy.deepcopy(model))
     with torch.no_grad():
         for parameter in average.module.parameters():
@@ -102,7 +104,9 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("threshold", ["layer", "network"])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_gradients_gathered_over_several_passes_are_those_of_one(cfg, optimizer, threshold, parts):
+def test_gradients_gathered_over_several_passes_are_those_of_one(
+    cfg, optimizer, threshold, parts, device
+):
     """Two steps; the decay is in each once."""
     cfg.TERNARY.DECAY = 0.3
     cfg.TERNARY.DECAY_TOWARD = "zero"
@@ -112,7 +116,7 @@ def test_gradients_gathered_over_several_passes_are_those_of_one(cfg, optimizer,
     split = copy.deepcopy(whole)
     steps = [OPTIMIZERS[optimizer](model.parameters()) for model in (whole, split)]
     for _ in range(2):
-        x = torch.randn(6, 300)
+        x = torch.randn(6, 300, device=device)
         for step in steps:
             step.zero_grad()
         whole(x).square().sum().backward()
@@ -124,18 +128,18 @@ def test_gradients_gathered_over_several_passes_are_those_of_one(cfg, optimizer,
             step.step()
 
 
-def test_a_recomputed_forward_decays_once(cfg):
+def test_a_recomputed_forward_decays_once(cfg, device):
     model = make(cfg, DECAY=0.5, DECAY_TOWARD="zero", SPARSITY=0.0)
-    other, x = copy.deepcopy(model), torch.randn(3, 300)
+    other, x = copy.deepcopy(model), torch.randn(3, 300, device=device)
     model(x).sum().backward()
     checkpoint(other, x, use_reentrant=False).sum().backward()
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_steps_by_hand_decay_each(cfg):
+def test_steps_by_hand_decay_each(cfg, device):
     model = make(cfg, DECAY=0.5, DECAY_TOWARD="zero")
-    x = torch.zeros(3, 300)
+    x = torch.zeros(3, 300, device=device)
     for _ in range(2):
         model.zero_grad()
         model(x).sum().backward()
@@ -145,9 +149,9 @@ def test_steps_by_hand_decay_each(cfg):
                 parameter -= 0.1 * parameter.grad
 
 
-def test_a_step_given_up_by_mixed_precision_takes_no_decay_with_it(cfg):
+def test_a_step_given_up_by_mixed_precision_takes_no_decay_with_it(cfg, device):
     model = make(cfg, DECAY=0.5, DECAY_TOWARD="zero")
-    x = torch.zeros(3, 300)
+    x = torch.zeros(3, 300, device=device)
     for scale in (1024.0, 512.0):  # no step in between
         for layer in ternary_layers(model).values():
             layer.ternary.decay.loss_scale = scale
@@ -159,7 +163,13 @@ def test_a_step_given_up_by_mixed_precision_takes_no_decay_with_it(cfg):
 class HostReads(TorchDispatchMode):
     """Counts what would wait for a GPU: values and shapes that the host has to know."""
 
-    WAITS = ("_local_scalar_dense", "aten.nonzero.default", "masked_select", "equal.default")
+    WAITS = (
+        "_local_scalar_dense",
+        "aten.nonzero.default",
+        "masked_select",
+        "equal.default",
+        "bincount",
+    )
 
     def __init__(self):
         super().__init__()
@@ -190,7 +200,7 @@ def test_host_reads_are_noticed():
 @pytest.mark.parametrize("quantizer", [name for name, _ in QUANTIZER_REGISTRY])
 @pytest.mark.parametrize("stage", list(Stage))
 @pytest.mark.parametrize("values", [{}, {"THRESHOLD": "network"}, {"SCALE": "learned"}])
-def test_a_step_waits_for_no_gpu(cfg, quantizer, stage, values):
+def test_a_step_waits_for_no_gpu(cfg, quantizer, stage, values, device):
     if values and quantizer != "PTQ":
         pytest.skip("an option of another quantizer")
     if stage is Stage.FROZEN and not QUANTIZER_REGISTRY.get(quantizer)().freezes:
@@ -201,7 +211,7 @@ def test_a_step_waits_for_no_gpu(cfg, quantizer, stage, values):
         cfg.TERNARY.FREEZE_START = 1.0
     model = make(cfg, DECAY=0.1, ACTIVATION_BITS=4, **values)
     layers = ternary_layers(model).values()
-    x = torch.randn(4, 300)
+    x = torch.randn(4, 300, device=device)
     if stage is not Stage.PRUNE:
         for layer in layers:
             layer.ternary.stage = Stage.TERNARY
@@ -217,9 +227,9 @@ def test_a_step_waits_for_no_gpu(cfg, quantizer, stage, values):
     assert reads.found == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("threshold", ["layer", "network"])
-def test_a_step_on_a_gpu_does_not_wait(cfg, threshold):
+def test_a_step_on_a_gpu_does_not_wait(cfg, threshold, device):
     cfg.TERNARY.THRESHOLD = threshold
     model = nn.Sequential(nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 400)).cuda()
     ternarize(model, cfg)
