@@ -15,6 +15,7 @@ from ptq_det.data.shapes import generate_shapes
 
 REPO = Path(__file__).parents[1]
 torch.set_num_threads(1)  # faster for such small tensors, and steadier on a busy machine
+torch.backends.cudnn.allow_tf32 = False  # convolutions on a GPU are as exact as those on a CPU
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,16 @@ DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 def device(request) -> str:
     """Where tensors are: on the CPU, and where there is a GPU, on that too. Configs name it."""
     return request.param
+
+
+@pytest.fixture
+def two_processes(monkeypatch) -> str:
+    """Where two processes that Detectron2 launches are: each on a GPU (NCCL) where there are two,
+    else on the CPU (gloo)."""
+    if torch.cuda.device_count() > 1:
+        return "cuda"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return "cpu"
 
 
 @pytest.hookimpl(tryfirst=True)

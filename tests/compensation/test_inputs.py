@@ -28,9 +28,9 @@ def nearest(found, outputs):
         nn.Linear(12, 5, bias=False),
     ],
 )
-def test_samples_are_inputs_of_outputs(layer):
+def test_samples_are_inputs_of_outputs(layer, device):
     sizes = {nn.Linear: (7, 12), nn.Conv1d: (2, 3, 19), nn.Conv2d: (2, 3, 9, 12)}
-    x = torch.randn(sizes[type(layer)])
+    layer, x = layer.to(device), torch.randn(sizes[type(layer)], device=device)
     samples = _samples(layer, x, torch.Generator().manual_seed(0))
     outputs = layer(x).movedim(1, -1).reshape(-1, 5)
     found = samples @ to_filters(layer.weight).T
@@ -38,9 +38,9 @@ def test_samples_are_inputs_of_outputs(layer):
     assert nearest(found, outputs).max() < 1e-5
 
 
-def test_samples_of_a_transposed_convolution():
-    layer = nn.ConvTranspose2d(3, 5, 2, 2, bias=False)
-    x = torch.randn(2, 3, 4, 6)
+def test_samples_of_a_transposed_convolution(device):
+    layer = nn.ConvTranspose2d(3, 5, 2, 2, bias=False, device=device)
+    x = torch.randn(2, 3, 4, 6, device=device)
     samples = _samples(layer, x, torch.Generator().manual_seed(0))
     filters = to_filters(layer.weight, 1)
     outputs = layer(x)
@@ -60,14 +60,14 @@ def inputs_of(cfg, change=0.0):
     return LayerInputs(model, exact, batches)
 
 
-def test_layers_that_are_called_for_several_maps(cfg):
+def test_layers_that_are_called_for_several_maps(cfg, device):
     calls = inputs_of(cfg).calls(LAYERS[::-1])
     assert list(calls) == LAYERS  # in the order of the picture's way
     assert calls["backbone.bottom_up.res3.0.conv2"] == 1
     assert calls["proposal_generator.rpn_head.conv"] == 5  # levels of the FPN
 
 
-def test_both_models_see_the_same_boxes(cfg):
+def test_both_models_see_the_same_boxes(cfg, device):
     equal, changed = inputs_of(cfg), inputs_of(cfg, 1e-4)
     calls = equal.calls(LAYERS)
     state = torch.get_rng_state()

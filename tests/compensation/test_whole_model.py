@@ -30,7 +30,7 @@ def features(model, picture):
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-def test_features_are_kept_better_than_in_one_shot(norm, cfg, caplog, monkeypatch):
+def test_features_are_kept_better_than_in_one_shot(norm, cfg, device, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
     caplog.set_level(logging.INFO, "ptq_det")
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
@@ -60,8 +60,9 @@ def test_features_are_kept_better_than_in_one_shot(norm, cfg, caplog, monkeypatc
 @pytest.mark.parametrize(
     "layer", [nn.Linear(24, 6), nn.Conv2d(8, 6, 3), nn.ConvTranspose2d(8, 6, 2, 2)]
 )
-def test_a_mean_error_is_made_good_by_the_bias(layer, cfg):
-    x = torch.randn(500, 24) + 1 if isinstance(layer, nn.Linear) else torch.randn(2, 8, 20, 24) + 1
+def test_a_mean_error_is_made_good_by_the_bias(layer, cfg, device):
+    shape = (500, 24) if isinstance(layer, nn.Linear) else (2, 8, 20, 24)
+    layer, x = layer.to(device), torch.randn(shape, device=device) + 1
     exact = layer(x).detach()
     cfg.TERNARY.SKIP = ["!*"]
     model = nn.Sequential(layer)
@@ -69,7 +70,7 @@ def test_a_mean_error_is_made_good_by_the_bias(layer, cfg):
     columns = column_groups(layer)
     taps = isinstance(layer, nn.ConvTranspose2d)
     inputs = [
-        (InputMoments(len(each)), InputMoments(len(each)))
+        (InputMoments(len(each), device), InputMoments(len(each), device))
         for each in (columns[:1] if taps else columns)
     ]
     for seed in range(20):
@@ -90,7 +91,7 @@ def test_convolutions_of_other_kinds_stay_as_they_are(cfg):
     assert all(torch.equal(layer.weight, b) for layer, b in zip(model, before, strict=True))
 
 
-def test_layers_that_no_picture_reaches_stay_as_they_are(cfg):
+def test_layers_that_no_picture_reaches_stay_as_they_are(cfg, device):
     model = build_float_model(cfg)
     batches = [batch for batch, _ in zip(build_resumable_train_loader(cfg), range(4), strict=False)]
     for picture in itertools.chain(*batches):
@@ -104,7 +105,7 @@ def test_layers_that_no_picture_reaches_stay_as_they_are(cfg):
     assert equal == {name for name in layers if "mask_head" in name}
 
 
-def test_it_happens_before_the_first_iteration_alone(cfg, monkeypatch):
+def test_it_happens_before_the_first_iteration_alone(cfg, device, monkeypatch):
     calls = []
 
     def count(model, batches, number):
@@ -132,7 +133,7 @@ def test_without_iterations_there_is_nothing_to_do(cfg):
         assert torch.equal(value, before[name]), name
 
 
-def test_inputs_that_are_not_finite_are_said_with_the_layer_s_name(cfg):
+def test_inputs_that_are_not_finite_are_said_with_the_layer_s_name(cfg, device):
     model = build_float_model(cfg)
     ternarize(model, cfg)
     with torch.no_grad():

@@ -160,6 +160,30 @@ def test_a_step_given_up_by_mixed_precision_takes_no_decay_with_it(cfg, device):
         torch.testing.assert_close(model[0].weight.grad, scale * 0.5 * model[0].weight)
 
 
+@pytest.mark.parametrize("toward", ["codes", "zero"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_scaled_loss_takes_the_same_steps(cfg, optimizer, toward, device):
+    """With a GradScaler, as AMPTrainer has it, and autocast to what the device has."""
+    whole = make(cfg, DECAY=0.3, DECAY_TOWARD=toward)
+    models = [whole, copy.deepcopy(whole)]
+    x = torch.randn(6, 300, device=device)
+    for model, is_scaled in zip(models, (False, True), strict=True):
+        step = OPTIMIZERS[optimizer](model.parameters())
+        scaler = torch.amp.GradScaler(device, enabled=is_scaled, init_scale=1024.0)
+        for _ in range(3):
+            for layer in ternary_layers(model).values():
+                layer.ternary.stage = Stage.TERNARY
+                layer.ternary.decay.loss_scale = scaler.get_scale()
+            step.zero_grad()
+            with torch.autocast(device, torch.bfloat16):
+                loss = model(x).float().square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(step)
+            scaler.update()
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 class HostReads(TorchDispatchMode):
     """Counts what would wait for a GPU: values and shapes that the host has to know."""
 

@@ -8,6 +8,8 @@ from ptq_det.errors import InputError
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.training.distillation import Distillation, build_teacher
 
+pytestmark = pytest.mark.usefixtures("device")
+
 NAMES = {"loss_distill_features", "loss_distill_boxes", "loss_distill_masks"}
 
 

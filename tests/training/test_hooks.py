@@ -14,6 +14,8 @@ from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import ternary_layers
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 class PlainTrainer(DefaultTrainer):
     """A user's own trainer, which knows nothing of ternary weights."""
@@ -213,7 +215,7 @@ def test_useless_activations_end_the_training_with_the_layer_s_name(cfg, kind):
     trainer = TernaryTrainer(cfg)
     hook = PTQHook(cfg, period=2)
     hook.trainer, hook._layers = trainer, ternary_layers(trainer.model)
-    trainer.iter, x = 0, torch.rand(3, 32)
+    trainer.iter, x = 0, torch.rand(3, 32, device=cfg.MODEL.DEVICE)
     pact = hook._layers["roi_heads.box_head.fc2"].pact.train()
     pact(x)
     hook.after_step()  # between two measurements

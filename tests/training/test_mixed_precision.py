@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detectron2.engine import AMPTrainer
 from detectron2.structures import Keypoints
 from detectron2.utils.events import EventStorage
 
@@ -104,7 +105,9 @@ def test_keypoints_are_trained_in_channels_last(keypoint_model, mixed):
     assert len(found) and found.pred_keypoints.shape[1:] == (2, 3)
 
 
-def test_trainer_uses_it_on_a_cpu(cfg):
+def test_trainer_uses_what_its_device_has(cfg, device):
+    """bfloat16 on a CPU, float16 with a loss that is scaled on a GPU; codes are frozen in both."""
+    cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START, cfg.TERNARY.DECAY = 0.0, 0.5, 0.1
     cfg.SOLVER.AMP.ENABLED = True
     cfg.SOLVER.MAX_ITER = 2
     trainer = TernaryTrainer(cfg)
@@ -113,5 +116,6 @@ def test_trainer_uses_it_on_a_cpu(cfg):
         lambda module, args, output: seen.append(output.dtype)
     )
     trainer.train()
-    assert seen[0] is torch.bfloat16
+    assert seen[0] is {"cpu": torch.bfloat16, "cuda": torch.float16}[device]
+    assert isinstance(trainer._trainer, AMPTrainer) == (device == "cuda")
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())

@@ -38,7 +38,8 @@ def resume(cfg):
     return trainer
 
 
-def test_the_same_config_goes_on(again):
+def test_the_same_config_goes_on(again, device):
+    """Wherever it was trained."""
     assert resume(again).start_iter == 2
 
 

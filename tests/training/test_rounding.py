@@ -4,6 +4,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from ptq_det import TernaryTrainer, load_packed
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 @pytest.mark.parametrize("precise", [False, True])
 def test_the_checkpoint_and_the_file_are_the_same_model(precise, cfg):
@@ -15,8 +17,8 @@ def test_the_checkpoint_and_the_file_are_the_same_model(precise, cfg):
     trainer.train()
     model = TernaryTrainer.build_model(cfg).eval()
     DetectionCheckpointer(model).load(f"{cfg.OUTPUT_DIR}/model_final.pth")
-    packed = load_packed(f"{cfg.OUTPUT_DIR}/model_final.safetensors", "cpu")
-    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    packed = load_packed(f"{cfg.OUTPUT_DIR}/model_final.safetensors", cfg.MODEL.DEVICE)
+    x = torch.rand(1, 3, 64, 64, device=cfg.MODEL.DEVICE) * 2 - 1
     with torch.no_grad():
         for name, expected in packed.backbone(x).items():
             found = model.backbone(x)[name]

@@ -55,7 +55,7 @@ def run(cfg, kill_after=None, resume=False):
     ],
 )
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    cfg, tmp_path, saved, optimizer, quantizer
+    cfg, tmp_path, saved, optimizer, quantizer, device
 ):
     cfg.TERNARY.FREEZE_START = 0.7
     cfg.TERNARY.OPTIMIZER = optimizer
@@ -78,7 +78,11 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
     assert resumed.keys() == whole.keys()
     for name, value in whole.items():
-        assert torch.equal(resumed[name], value), name
+        if device == "cpu":
+            assert torch.equal(resumed[name], value), name
+        else:  # sums over boxes are added up in any order there
+            error = (resumed[name].double() - value.double()).norm()
+            assert error <= 0.05 * value.double().norm(), name
 
 
 def test_the_hook_runs_before_weights_are_saved_or_evaluated(cfg):
@@ -88,7 +92,7 @@ def test_the_hook_runs_before_weights_are_saved_or_evaluated(cfg):
         assert place < next(i for i, hook in enumerate(hooks) if isinstance(hook, kind))
 
 
-def test_without_the_switch_it_is_a_float_trainer(cfg):
+def test_without_the_switch_it_is_a_float_trainer(cfg, device):
     cfg.TERNARY.ENABLED = False
     cfg.SOLVER.MAX_ITER = 1
     trainer = TernaryTrainer(cfg)
@@ -111,8 +115,10 @@ def train_one_rank(cfg, folder):
     trainer = TernaryTrainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    codes = {n: x.codes_and_value()[0] for n, x in ternary_layers(trainer.model).items()}
-    codes |= {n: p.detach() for n, p in trainer.model.named_parameters() if n.endswith("clip")}
+    codes = {n: x.codes_and_value()[0].cpu() for n, x in ternary_layers(trainer.model).items()}
+    codes |= {
+        n: p.detach().cpu() for n, p in trainer.model.named_parameters() if n.endswith("clip")
+    }
     seen = trainer.data_loader.batch_sampler.sampler._rank
     torch.save({"codes": codes, "rank": seen}, f"{folder}/{comm.get_rank()}.pt")
 
@@ -126,7 +132,9 @@ def register_and_train(cfg, folder, pictures):
     leave_process_group()
 
 
-def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures):
+@pytest.mark.device
+def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures, two_processes):
+    cfg.MODEL.DEVICE = two_processes
     cfg.TERNARY.ACTIVATION_BITS = 4
     cfg.TERNARY.COMPENSATION, cfg.TERNARY.PRUNE_END = 2, 0.0
     with socket.socket() as s:
@@ -147,7 +155,7 @@ def test_two_processes_end_with_identical_codes(cfg, tmp_path, pictures):
 
 
 @pytest.mark.parametrize(("bits", "activation_bits"), [(2, 0), (4, 4)])
-def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits):
+def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits, device):
     cfg.TERNARY.QUANTIZER, cfg.TERNARY.BITS = "SQuantizer", bits
     cfg.TERNARY.ACTIVATION_BITS = activation_bits
     cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START = 0.33, 1.0
@@ -160,8 +168,8 @@ def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits):
     codes, value = ternary_layers(trainer.model)[name].codes_and_value()
     layer = packed.layers[name]
     assert layer.kind == "quantized" and codes.abs().max() == 2 ** (bits - 1)
-    assert torch.equal(torch.from_numpy(layer.values).flatten(1), codes)
-    torch.testing.assert_close(torch.from_numpy(layer.weight()), value, rtol=2**-10, atol=0)
+    assert torch.equal(torch.from_numpy(layer.values).flatten(1), codes.cpu())
+    torch.testing.assert_close(torch.from_numpy(layer.weight()), value.cpu(), rtol=2**-10, atol=0)
     assert set(trainer._last_eval_results) == {"bbox", "segm"}
     clips = {n: layer.clip for n, layer in packed.layers.items() if layer.activation_bits == 4}
     pacts = {n: x.pact for n, x in ternary_layers(trainer.model).items() if hasattr(x, "pact")}
@@ -169,7 +177,7 @@ def test_squantizer_is_trained_packed_and_evaluated(cfg, bits, activation_bits):
     assert all(clips[n] == float(pact.clip) > 0 for n, pact in pacts.items())
 
 
-def test_scales_that_are_powers_of_two(cfg):
+def test_scales_that_are_powers_of_two(cfg, device):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "FrozenBN"
     cfg.TERNARY.SCALE = "shift"
     cfg.DATASETS.TEST = ("few_val",)
@@ -188,13 +196,14 @@ def test_scales_that_are_powers_of_two(cfg):
     assert layer.norm.weight.tolist() == [1.0] * len(layer.norm.weight)
     packed = PackedModel.read(path).layers["backbone.bottom_up.res3.0.conv2"]
     torch.testing.assert_close(
-        torch.from_numpy(packed.weight()), layer.codes_and_value()[1], rtol=1e-3, atol=0
+        torch.from_numpy(packed.weight()), layer.codes_and_value()[1].cpu(), rtol=1e-3, atol=0
     )
 
 
 @pytest.mark.parametrize("kind", ["ptq", "squantizer"])
-def test_retinanet_is_trained_and_evaluated_from_its_packed_file(cfg, kind, repo):
+def test_retinanet_is_trained_and_evaluated_from_its_packed_file(cfg, kind, repo, device):
     cfg.merge_from_file(str(repo / f"configs/quick_schedules/shapes_retinanet_{kind}.yaml"))
+    cfg.MODEL.DEVICE = device
     cfg.merge_from_list(["MODEL.WEIGHTS", "", "DATASETS.TRAIN", "('few_train',)"])
     cfg.merge_from_list(["DATASETS.TEST", "('few_val',)", "DATALOADER.NUM_WORKERS", 0])
     cfg.merge_from_list(["SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 0, "SOLVER.IMS_PER_BATCH", 2])
@@ -209,19 +218,20 @@ def test_retinanet_is_trained_and_evaluated_from_its_packed_file(cfg, kind, repo
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_scaled_gradients_are_not_clipped(name, cfg):
+def test_scaled_gradients_are_not_clipped(name, cfg, device):
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "norm"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE, cfg.TERNARY.OPTIMIZER = 1.0, name
     moved = []
     for is_scaled in (False, True):
-        model = torch.nn.Linear(4, 3, bias=False)
+        model = torch.nn.Linear(4, 3, bias=False, device=device)
         torch.nn.init.ones_(model.weight)
         optimizer = TernaryTrainer.build_optimizer(cfg, model)
-        scaler = torch.amp.GradScaler("cpu", enabled=is_scaled, init_scale=65536.0)
+        scaler = torch.amp.GradScaler(device, enabled=is_scaled, init_scale=65536.0)
         for strength in (1, 2, 1):
             optimizer.zero_grad()
-            x = strength * torch.tensor([[0.01, 0.02, 0.3, 0.001]])
-            scaler.scale((model(x) * torch.tensor([0.5, 0.02, 0.001])).sum()).backward()
+            x = strength * torch.tensor([[0.01, 0.02, 0.3, 0.001]], device=device)
+            y = model(x) * torch.tensor([0.5, 0.02, 0.001], device=device)
+            scaler.scale(y.sum()).backward()
             scaler.step(optimizer)
             scaler.update()
         moved.append(model.weight.detach() - 1)
