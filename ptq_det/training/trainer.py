@@ -31,6 +31,7 @@ from .resuming import KIND, check_resume, kind_of
 from .rounding import RoundingHook
 from .setting_checks import building
 from .shared_file import from_main_process
+from .sync_norms import with_shared_norms
 
 __all__ = ["TernaryTrainer"]
 
@@ -42,8 +43,8 @@ class TernaryTrainer(DefaultTrainer):
 
     With ``TERNARY.ENABLED`` the model is ternarized and a :class:`PTQHook` runs before weights
     are saved or evaluated. Without it this is a float trainer, for the baseline. Runs on CPU in
-    several processes (gloo) too. With ``SEED >= 0`` a stopped run that is resumed ends with the
-    weights of one that was not stopped.
+    several processes (gloo) too; on several GPUs every norm ``BN`` becomes ``SyncBN``. With
+    ``SEED >= 0`` a stopped run that is resumed ends with the weights of one that was not stopped.
 
     Args:
         cfg: the full config, with the node ``TERNARY``.
@@ -58,6 +59,7 @@ class TernaryTrainer(DefaultTrainer):
         # several processes and does not let its checkpointer be chosen.
         with building("the batch of this number of processes"):
             cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = with_shared_norms(cfg)
         _refuse_engine(cfg)
         check_augmentation(cfg)
         with building("the model"):

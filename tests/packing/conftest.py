@@ -15,7 +15,7 @@ def _randomize_norms(model):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2)
                 module.weight.uniform_(0.2, 1.2).mul_(
-                    torch.rand(len(module.weight)).sub(0.3).sign()
+                    torch.rand(len(module.weight)).sub(0.3).sign().to(module.weight.device)
                 )
                 module.bias.normal_(0, 0.2)
 
@@ -42,7 +42,8 @@ def picture():
 
 def _features(model, picture):
     with torch.no_grad():
-        return model.backbone(model.preprocess_image(picture).tensor)
+        features = model.backbone(model.preprocess_image(picture).tensor)
+    return {name: each.cpu() for name, each in features.items()}
 
 
 def _assert_same_function(first, second, picture, tolerance=2e-2):
@@ -51,12 +52,10 @@ def _assert_same_function(first, second, picture, tolerance=2e-2):
         assert float((found - expected).norm() / expected.norm()) < tolerance, name
     x = torch.randn(3, first.roi_heads.mask_head.mask_fcn1.in_channels, 14, 14)
     with torch.no_grad():
-        torch.testing.assert_close(
-            second.roi_heads.mask_head.layers(x),
-            first.roi_heads.mask_head.layers(x),
-            rtol=0.1,
-            atol=0.02,
-        )
+        masks = [
+            each.roi_heads.mask_head.layers(x.to(each.device)).cpu() for each in (first, second)
+        ]
+    torch.testing.assert_close(masks[1], masks[0], rtol=0.1, atol=0.02)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_model_that_was_changed_is_not_written(name, model, cfg, tmp_path):
+def test_a_model_that_was_changed_is_not_written(name, model, cfg, tmp_path, device):
     change, first = CHANGES[name]
     change(model)
     with pytest.raises(InputError, match=f"{first} gives something else"):
@@ -61,7 +61,7 @@ def test_a_model_that_was_changed_is_not_written(name, model, cfg, tmp_path):
     assert not list(tmp_path.glob("m.*"))
 
 
-def test_stale_codes_are_refused(model, cfg, tmp_path, monkeypatch):
+def test_stale_codes_are_refused(model, cfg, tmp_path, monkeypatch, device):
     fc1 = model.roi_heads.box_head.fc1
     codes, scale = fc1.codes_and_scale()
     real = type(fc1).codes_and_scale
@@ -77,7 +77,9 @@ def test_stale_codes_are_refused(model, cfg, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("quantizer", ["PTQ", "TTQ", "SQuantizer", "ShiftScaler"])
 @pytest.mark.parametrize("activation_bits", [0, 4])
-def test_nothing_is_refused_of_what_was_built(quantizer, activation_bits, cfg, randomize_norms):
+def test_nothing_is_refused_of_what_was_built(
+    quantizer, activation_bits, cfg, randomize_norms, device
+):
     cfg.TERNARY.QUANTIZER, cfg.TERNARY.ACTIVATION_BITS = quantizer, activation_bits
     cfg.TERNARY.FREEZE_START = 0.9 if quantizer in ("PTQ", "TTQ") else 1.0
     model = build_float_model(cfg)

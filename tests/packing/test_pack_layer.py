@@ -14,7 +14,7 @@ def ternary(module, cfg, quantizer="PTQ"):
     cfg.TERNARY.QUANTIZER = quantizer
     holder = nn.Sequential(module)
     ternarize(holder, cfg)
-    return holder[0].eval()
+    return holder[0].eval().to(cfg.MODEL.DEVICE)
 
 
 def through_file(packed):
@@ -32,52 +32,53 @@ LAYERS = {
 
 @pytest.mark.parametrize("quantizer", ["PTQ", "TWN", "TTQ"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_ternary_weights_come_back(name, quantizer, cfg):
+def test_ternary_weights_come_back(name, quantizer, cfg, device):
     layer = ternary(LAYERS[name](), cfg, quantizer)
     packed = through_file(pack_layer(layer, "int8", None, None))
-    codes, value = layer.codes_and_value()
+    codes, value = (each.cpu() for each in layer.codes_and_value())
     assert torch.equal(torch.from_numpy(packed.weight()).sign().to(torch.int8), codes)
     torch.testing.assert_close(torch.from_numpy(packed.weight()), value, rtol=2**-10, atol=0)
     torch.testing.assert_close(
-        torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=2**-10, atol=1e-4
+        torch.from_numpy(packed.float_bias()), layer.bias.detach().cpu(), rtol=2**-10, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize("name", LAYERS)
-def test_weights_of_more_levels_come_back(name, bits, cfg):
+def test_weights_of_more_levels_come_back(name, bits, cfg, device):
     cfg.TERNARY.BITS, cfg.TERNARY.FREEZE_START = bits, 1.0
     layer = ternary(LAYERS[name](), cfg, "SQuantizer")
     packed = through_file(pack_layer(layer, "int8", None, None))
-    codes, value = layer.codes_and_value()
+    codes, value = (each.cpu() for each in layer.codes_and_value())
     assert packed.kind == "quantized" and packed.offset > 1
     assert np.abs(packed.values).max() == 2 ** (bits - 1) == codes.abs().max()
     torch.testing.assert_close(torch.from_numpy(packed.weight()), value, rtol=2**-10, atol=0)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_float_layers_in_int8_are_half_a_step_away(name):
-    layer = LAYERS[name]()
+def test_float_layers_in_int8_are_half_a_step_away(name, device):
+    layer = LAYERS[name]().to(device)
     packed = through_file(pack_layer(layer, "int8", None, None))
     dims = [d for d in range(layer.weight.dim()) if d != (1 if "transposed" in name else 0)]
     if name == "grouped transposed":
         dims = [1, 2, 3]  # a filter is in one group; the bound over all of them is looser
         dims = [0, 1, 2, 3]
-    step = layer.weight.detach().abs().amax(dims, keepdim=True) / 127
-    assert ((torch.from_numpy(packed.weight()) - layer.weight.detach()).abs() <= 0.51 * step).all()
+    weight = layer.weight.detach().cpu()
+    step = weight.abs().amax(dims, keepdim=True) / 127
+    assert ((torch.from_numpy(packed.weight()) - weight).abs() <= 0.51 * step).all()
 
 
-def test_float16_layers_keep_eleven_bits():
-    layer = nn.Linear(40, 7)
+def test_float16_layers_keep_eleven_bits(device):
+    layer = nn.Linear(40, 7, device=device)
     packed = through_file(pack_layer(layer, "float16", None, None))
     torch.testing.assert_close(
-        torch.from_numpy(packed.weight()), layer.weight.detach(), rtol=2**-10, atol=1e-5
+        torch.from_numpy(packed.weight()), layer.weight.detach().cpu(), rtol=2**-10, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("norm", [FrozenBatchNorm2d, nn.BatchNorm2d])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_folded_norm_is_the_same_function(norm, bias, cfg, randomize_norms):
+def test_a_folded_norm_is_the_same_function(norm, bias, cfg, randomize_norms, device):
     layer = ternary(Conv2d(5, 8, 3, bias=bias, norm=norm(8)), cfg).eval()
     randomize_norms(layer)
     packed = through_file(pack_layer(layer, "int8", "conv.norm", layer.norm))
@@ -85,11 +86,11 @@ def test_a_folded_norm_is_the_same_function(norm, bias, cfg, randomize_norms):
     folded = torch.nn.functional.conv2d(
         x, torch.from_numpy(packed.weight()), torch.from_numpy(packed.float_bias())
     )
-    torch.testing.assert_close(folded, layer(x), rtol=5e-3, atol=5e-3)
+    torch.testing.assert_close(folded, layer(x.to(device)).cpu(), rtol=5e-3, atol=5e-3)
     assert (packed.norm, packed.norm_eps) == ("conv.norm", 1e-5)
 
 
-def test_values_beyond_half_precision_are_stored_in_single(cfg):
+def test_values_beyond_half_precision_are_stored_in_single(cfg, device):
     layer = ternary(nn.Linear(30, 4), cfg)
     with torch.no_grad():
         layer.weight[0] *= 1e7
@@ -98,10 +99,10 @@ def test_values_beyond_half_precision_are_stored_in_single(cfg):
         layer.bias[2:] = 0
     packed = through_file(pack_layer(layer, "int8", None, None))
     torch.testing.assert_close(
-        torch.from_numpy(packed.weight()), layer.codes_and_value()[1], rtol=1e-3, atol=0
+        torch.from_numpy(packed.weight()), layer.codes_and_value()[1].cpu(), rtol=1e-3, atol=0
     )
     torch.testing.assert_close(
-        torch.from_numpy(packed.float_bias()), layer.bias.detach(), rtol=1e-3, atol=0
+        torch.from_numpy(packed.float_bias()), layer.bias.detach().cpu(), rtol=1e-3, atol=0
     )
     assert packed.scale.dtype == packed.bias.dtype == np.float32
 

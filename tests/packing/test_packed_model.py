@@ -26,8 +26,8 @@ def file(model, cfg, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def test_the_loaded_model_computes_the_same(model, file, picture, assert_same_function):
-    loaded = load_packed(file)
+def test_the_loaded_model_computes_the_same(model, file, picture, assert_same_function, device):
+    loaded = load_packed(file, device)
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     assert not ternary_layers(loaded)
     assert_same_function(model, loaded, picture)
@@ -36,17 +36,17 @@ def test_the_loaded_model_computes_the_same(model, file, picture, assert_same_fu
     assert instances.image_size == (96, 80)
 
 
-def test_codes_are_the_model_s(model, file):
+def test_codes_are_the_model_s(model, file, device):
     packed = PackedModel.read(file)
     for name, layer in ternary_layers(model).items():
         codes, _ = layer.codes_and_scale()
         assert torch.equal(
-            torch.from_numpy(packed.layers[name].values).flatten(1), codes.to(torch.int8)
+            torch.from_numpy(packed.layers[name].values).flatten(1), codes.cpu().to(torch.int8)
         )
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN", ""])
-def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms, assert_same_function):
+def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms, assert_same_function, device):
     cfg.MODEL.RESNETS.NORM = "BN" if norm == "BN" else "FrozenBN"
     cfg.MODEL.FPN.NORM = norm
     cfg.MODEL.FPN.OUT_CHANNELS = 32  # as many as a group norm has groups
@@ -55,19 +55,19 @@ def test_other_norms(norm, cfg, picture, tmp_path, randomize_norms, assert_same_
     randomize_norms(model)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
-    assert_same_function(model, load_packed(tmp_path / "m.safetensors"), picture)
+    assert_same_function(model, load_packed(tmp_path / "m.safetensors", device), picture)
 
 
-def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms, assert_same_function):
+def test_two_scales_a_layer(cfg, picture, tmp_path, randomize_norms, assert_same_function, device):
     cfg.TERNARY.QUANTIZER = "TTQ"
     model = build_float_model(cfg)
     randomize_norms(model)
     ternarize(model, cfg)
     pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
-    assert_same_function(model, load_packed(tmp_path / "m.safetensors"), picture)
+    assert_same_function(model, load_packed(tmp_path / "m.safetensors", device), picture)
 
 
-def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
+def test_quantized_activations(cfg, picture, tmp_path, randomize_norms, device):
     cfg.TERNARY.ACTIVATION_BITS = 3
     model = build_float_model(cfg)
     randomize_norms(model)
@@ -77,11 +77,11 @@ def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
             layer.pact.clip.data.fill_(2.0)
     path = str(tmp_path / "m.safetensors")
     pack_model(model.eval(), cfg, path)
-    x = torch.randn(3, 16, 8, 8) * 3
+    x = torch.randn(3, 16, 8, 8, device=device) * 3
     name = "roi_heads.mask_head.deconv"
     packed = PackedModel.read(path)
     assert (packed.layers[name].activation_bits, packed.layers[name].clip) == (3, 2.0)
-    loaded = load_packed(path)
+    loaded = load_packed(path, device)
     other = build_float_model(cfg)
     ternarize(other, cfg)
     DetectionCheckpointer(other.eval()).load(path)
@@ -93,26 +93,32 @@ def test_quantized_activations(cfg, picture, tmp_path, randomize_norms):
         assert float((plain(x) - expected).abs().max()) > 0.01
 
 
-def test_a_stock_model_loads_the_state_dict(model, file, cfg, picture, assert_same_function):
+def test_a_stock_model_loads_the_state_dict(
+    model, file, cfg, picture, assert_same_function, device
+):
     stock = build_float_model(cfg).eval()
     missing, unexpected = stock.load_state_dict(PackedModel.read(file).state_dict(), strict=False)
     assert not missing and not unexpected
-    assert_same_function(load_packed(file), stock, picture, tolerance=1e-5)
+    assert_same_function(load_packed(file, device), stock, picture, tolerance=1e-5)
 
 
-def test_weights_by_checkpointer_and_predictor(model, file, cfg, picture, assert_same_function):
+def test_weights_by_checkpointer_and_predictor(
+    model, file, cfg, picture, assert_same_function, device
+):
     ternary = build_float_model(cfg).eval()
     ternarize(ternary, cfg)
     DetectionCheckpointer(ternary).load(str(file))
-    assert_same_function(load_packed(file), ternary, picture, tolerance=1e-5)
-    predictor = DefaultPredictor(packed_config(file))
-    assert_same_function(load_packed(file), predictor.model, picture, tolerance=1e-5)
+    assert_same_function(load_packed(file, device), ternary, picture, tolerance=1e-5)
+    predictor = DefaultPredictor(packed_config(file))  # on a GPU where there is one
+    assert_same_function(load_packed(file, device), predictor.model, picture, tolerance=1e-5)
     cfg.MODEL.WEIGHTS = str(file)
     cfg.MODEL.ROI_HEADS.NAME = "TernaryStandardROIHeads"
-    assert_same_function(load_packed(file), DefaultPredictor(cfg).model, picture, tolerance=1e-5)
+    assert_same_function(
+        load_packed(file, device), DefaultPredictor(cfg).model, picture, tolerance=1e-5
+    )
 
 
-def test_training_takes_the_weights_for_latent_ones(file, cfg):
+def test_training_takes_the_weights_for_latent_ones(file, cfg, device):
     model = build_float_model(cfg)
     ternarize(model, cfg)
     DetectionCheckpointer(model).load(str(file))
@@ -120,7 +126,7 @@ def test_training_takes_the_weights_for_latent_ones(file, cfg):
     assert layers and all(layer.ternary.loaded for layer in layers.values())
     weights = PackedModel.read(file).state_dict()
     assert torch.equal(
-        layers["roi_heads.box_head.fc1"].weight, weights["roi_heads.box_head.fc1.weight"]
+        layers["roi_heads.box_head.fc1"].weight.cpu(), weights["roi_heads.box_head.fc1.weight"]
     )
 
 
@@ -161,7 +167,7 @@ def test_a_plain_model_is_refused(cfg, tmp_path):
         pack_model(build_float_model(cfg), cfg, tmp_path / "m.safetensors")
 
 
-def test_the_same_model_gives_the_same_bytes(model, file, cfg, tmp_path):
+def test_the_same_model_gives_the_same_bytes(model, file, cfg, tmp_path, device):
     pack_model(model, cfg, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
     PackedModel.read(file).write(tmp_path / "copy.safetensors")
@@ -224,7 +230,7 @@ def test_names_of_another_number_in_a_network_of_torchvision(file):
         PackedModel.read(file, weights=False)
 
 
-def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path):
+def test_packing_leaves_the_model_s_mode(model, cfg, tmp_path, device):
     for layer in ternary_layers(model).values():
         layer.snap()
     pack_model(model, cfg, tmp_path / "evaluating.safetensors")
