@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from ptq_det import ternarize
+from ptq_det.commands.waits import HostReads
 from ptq_det.ternary.statistics import TernaryStatistics, code_entropy
 from ptq_det.ternary.ternarize import ternary_layers
-from tests.ternary.test_steps import HostReads
 
 
 def test_entropy_by_hand(device):

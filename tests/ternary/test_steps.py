@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from ptq_det import ternarize
+from ptq_det.commands.waits import HostReads
 from ptq_det.quantizers import QUANTIZER_REGISTRY
 from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import ternary_layers
@@ -182,43 +182,6 @@ def test_a_scaled_loss_takes_the_same_steps(cfg, optimizer, toward, device):
             scaler.update()
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-
-
-class HostReads(TorchDispatchMode):
-    """Counts what would wait for a GPU: values and shapes that the host has to know."""
-
-    WAITS = (
-        "_local_scalar_dense",
-        "aten.nonzero.default",
-        "masked_select",
-        "equal.default",
-        "bincount",
-    )
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function)
-        by_mask = name.startswith("aten.index") and any(
-            isinstance(each, torch.Tensor) and each.dtype == torch.bool
-            for index in args[1:2]
-            if isinstance(index, (list, tuple))
-            for each in index
-        )
-        if by_mask or any(each in name for each in self.WAITS):
-            self.found.append(name)
-        return function(*args, **(kwargs or {}))
-
-
-def test_host_reads_are_noticed():
-    x = torch.randn(5)
-    with HostReads() as reads:
-        x.max().item()
-        x[x > 0]
-        bool(x.equal(x))
-    assert len(reads.found) >= 3
 
 
 @pytest.mark.parametrize("quantizer", [name for name, _ in QUANTIZER_REGISTRY])

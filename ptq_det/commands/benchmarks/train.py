@@ -9,6 +9,7 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
+from torch import nn
 from tqdm import tqdm
 
 from ...modeling.meta_arch import build_float_model
@@ -18,7 +19,7 @@ from ...training.config_file import read_config
 from ...training.setting_checks import building, check_model_settings
 from ...training.trainer import TernaryTrainer
 
-__all__ = ["benchmark_train"]
+__all__ = ["benchmark_train", "comparable_models", "random_batch"]
 
 _OBJECTS = 7  # a picture, as in COCO
 
@@ -44,15 +45,8 @@ def benchmark_train(
     cfg.SOLVER.BASE_LR = 0.0  # untrained weights would diverge; a step takes as long without moving
     check_model_settings(cfg)
     torch.manual_seed(0)
-    data = _random_batch(cfg, size, batch)
-    with building("the model"):
-        models = {"float": build_float_model(cfg), "ternary": build_float_model(cfg)}
-    ternarize(models["ternary"], cfg)
-    _damp_residuals(models["ternary"])
-    for layer in ternary_layers(models["ternary"]).values():
-        layer.snap()
-    # Both compute the same function, so both have the same regions of interest to work on.
-    models["float"].load_state_dict(models["ternary"].state_dict(), strict=False)
+    data = random_batch(cfg, size, batch)
+    models = comparable_models(cfg)
     with building("the optimizer"):
         optimizers = {
             name: TernaryTrainer.build_optimizer(cfg, model) for name, model in models.items()
@@ -91,6 +85,21 @@ def benchmark_train(
     }
 
 
+def comparable_models(cfg: CfgNode) -> dict[str, nn.Module]:
+    """The float and the ternary model of a config, in training mode.
+
+    Both compute the same function, so both have the same regions of interest to work on.
+    """
+    with building("the model"):
+        models = {"float": build_float_model(cfg), "ternary": build_float_model(cfg)}
+    ternarize(models["ternary"], cfg)
+    _damp_residuals(models["ternary"])
+    for layer in ternary_layers(models["ternary"]).values():
+        layer.snap()
+    models["float"].load_state_dict(models["ternary"].state_dict(), strict=False)
+    return models
+
+
 def _damp_residuals(model) -> None:
     """Keep the activations of untrained weights in the range of trained ones."""
     for module in model.modules():
@@ -98,7 +107,8 @@ def _damp_residuals(model) -> None:
             module.conv3.norm.weight.data.fill_(0.2)
 
 
-def _random_batch(cfg: CfgNode, size: tuple[int, int], batch: int) -> list[dict]:
+def random_batch(cfg: CfgNode, size: tuple[int, int], batch: int) -> list[dict]:
+    """Pictures of noise with boxes and masks at random places, for the config's model."""
     height, width = size
     classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     samples = []
