@@ -19,6 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
 from detectron2.data.datasets import register_coco_instances
+from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -40,8 +41,11 @@ from .mistakes import positive, told_in_one_line
 __all__ = ["check_gpu", "main"]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-_SPLITS = {"train": 64, "val": 24}  # pictures
-_SIZES = {"cuda": (800, 1333), "cpu": (128, 128)}
+_SPLITS = {"train": 32, "val": 16}  # pictures
+_DEFAULTS = {  # of sizes and counts, as long as a user may wait
+    "cuda": {"size": (800, 1333), "batch": 2, "rounds": 5, "iterations": 40},
+    "cpu": {"size": (64, 96), "batch": 1, "rounds": 1, "iterations": 6},
+}
 _SPARSITY = 0.8
 _CODES = 1e-4  # share of the codes that may differ: those right at a threshold
 _OUTPUTS = 1e-3  # relative difference of what a packed model gives, in float32
@@ -250,18 +254,20 @@ def main() -> None:
     )
     parser.add_argument(
         "--size", type=positive, nargs=2, metavar=("H", "W"),
-        help="of the steps' pictures; 800 1333 on a GPU, 128 128 on a CPU",
+        help="of the steps' pictures; 800 1333 on a GPU, 64 96 on a CPU",
     )  # fmt: skip
-    parser.add_argument("--batch", type=positive, default=2, help="pictures a step")
-    parser.add_argument("--rounds", type=positive, default=3, help="steps of each kind")
-    parser.add_argument("--iterations", type=positive, default=20, help="of the fine-tunings")
+    parser.add_argument("--batch", type=positive, help="pictures a step; 2, 1 on a CPU")
+    parser.add_argument("--rounds", type=positive, help="steps of each kind; 5, 1 on a CPU")
+    parser.add_argument("--iterations", type=positive, help="of the fine-tunings; 40, 6 on a CPU")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    size = tuple(args.size or _SIZES[args.device])
+    defaults = _DEFAULTS[args.device]
+    chosen = {key: getattr(args, key) or default for key, default in defaults.items()}
+    chosen["size"] = tuple(chosen["size"])
+    for logger in ("detectron2", "ptq_det"):
+        setup_logger(name=logger)
     with told_in_one_line():
-        result = check_gpu(
-            args.device, args.config_file, size, args.batch, args.rounds, args.iterations
-        )
+        result = check_gpu(args.device, args.config_file, **chosen)
     print(json.dumps(result))
     sys.exit(1 if result["failed"] else 0)
 
