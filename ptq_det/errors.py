@@ -16,14 +16,16 @@ class UntrainedLayersError(InputError):
 
     Args:
         names: the layers' names.
-        weights: the value of ``MODEL.WEIGHTS``.
+        weights: the value of ``MODEL.WEIGHTS``; None where there is no such key.
     """
 
-    def __init__(self, names: list[str], weights: str):
+    def __init__(self, names: list[str], weights: str | None):
         self.names = names
+        source = "a checkpoint" if weights is None else f"MODEL.WEIGHTS {weights!r}"
         super().__init__(
-            f"{len(names)} layers to be ternarized were not loaded from MODEL.WEIGHTS "
-            f"{weights!r}:\n  " + "\n  ".join(names) + "\nTernarizing random weights gives a "
+            f"{len(names)} layers to be ternarized were not loaded from {source}:\n  "
+            + "\n  ".join(names)
+            + "\nTernarizing random weights gives a "
             "poor model. Give weights that hold these layers (a detector trained in float), "
             "name the layers in TERNARY.SKIP, or set TERNARY.REQUIRE_TRAINED False."
         )

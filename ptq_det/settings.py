@@ -114,6 +114,8 @@ class TernarySettings:
             if name != name.lower() or name.upper() not in cfg.TERNARY:
                 known = ", ".join(sorted(key.lower() for key in cfg.TERNARY))
                 raise InputError(f"{name!r} is no setting; there are {known}")
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
             cfg.TERNARY[name.upper()] = list(value) if isinstance(value, tuple) else value
         return cls.from_cfg(cfg)
 

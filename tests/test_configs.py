@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from detectron2.config import get_cfg
+from detectron2.config import get_cfg, instantiate
 from detectron2.engine import default_argument_parser
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -15,14 +15,19 @@ from torch import nn
 from ptq_det import add_ternary_config, ternarize
 from ptq_det.data.weights import WEIGHTS_FOLDER
 from ptq_det.modeling.meta_arch import build_float_model
+from ptq_det.packing.given_model import given_model
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary.norms import find_norms
 from ptq_det.ternary.ternarize import Conversion, ternary_layers
+from ptq_det.training.lazy_config_file import check_lazy_config, read_lazy_config
 from tests.conftest import REPO
+from tests.lazy_models import narrow_vitdet
 
 FOLDER = REPO / "configs"
 CONFIGS = sorted(p for p in FOLDER.rglob("*.yaml") if not p.name.startswith("Base"))
+LAZY = sorted(FOLDER.rglob("*.py"))
 each_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+each_lazy_config = pytest.mark.parametrize("path", LAZY, ids=lambda p: p.stem)
 
 
 def read(path):
@@ -110,6 +115,34 @@ def test_a_config_starts_with_the_command_that_runs_it(path):
     assert args.eval_only == (cfg.TERNARY.QUANTIZER == "ShiftScaler")
 
 
+@each_lazy_config
+def test_a_lazy_config_starts_with_the_command_that_runs_it(path):
+    words = command(path)
+    assert words[:2] == ["python", "tools/lazyconfig_train_net.py"]
+    assert default_argument_parser().parse_args(words[2:]).config_file == name_of(path)
+    assert re.search(r"^(Run|Not run|Not trained)\b", header(path), re.MULTILINE)
+
+
+@each_lazy_config
+def test_a_lazy_config_builds_from_any_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = read_lazy_config(str(path), ["train.device=cpu", "train.output_dir=out"])
+    cfg.dataloader.train.dataset.names = cfg.dataloader.test.dataset.names = "shapes_val"
+    cfg.train.init_checkpoint = ""  # which check_lazy_config would fetch
+    check_lazy_config(cfg, True, False)
+    if "net" in cfg.model.backbone:
+        net = narrow_vitdet().backbone.net
+        net.depth, net.num_heads = cfg.model.backbone.net.depth, cfg.model.backbone.net.num_heads
+        net.embed_dim = 24
+        cfg.model.backbone.net = net
+    model = given_model(cfg.model)
+    record = ternarize(model, cfg.ternary)  # every override matches a layer
+    assert len(record.converted) > 50 and "roi_heads.box_head.fc1" in record.converted
+    cfg.optimizer.params.model = model
+    groups = instantiate(cfg.optimizer).param_groups
+    assert {group["lr"] for group in groups} and instantiate(cfg.lr_multiplier)(1.0) < 1e-3
+
+
 @each_config
 def test_a_config_says_whether_it_was_run(path):
     assert re.search(r"^(Run|Not run|Not trained)\b", header(path), re.MULTILINE)
@@ -122,8 +155,8 @@ def test_every_base_says_what_it_is():
 
 def test_the_zoo_names_every_config():
     rows = [line for line in (FOLDER / "README.md").read_text().splitlines() if line[:1] == "|"]
-    named = {n for row in rows for n in re.findall(r"\]\(([\w/]+\.yaml)\)", row)}
-    assert named == {path.relative_to(FOLDER).as_posix() for path in CONFIGS}
+    named = {n for row in rows for n in re.findall(r"\]\(([\w/]+\.(?:yaml|py))\)", row)}
+    assert named == {path.relative_to(FOLDER).as_posix() for path in [*CONFIGS, *LAZY]}
 
 
 def test_the_main_config_fine_tunes_the_zoo_s_weights():

@@ -2,41 +2,16 @@
 
 import pytest
 import torch
-from detectron2 import model_zoo
 from detectron2.config import LazyCall, instantiate
 from detectron2.engine import SimpleTrainer
-from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 from detectron2.structures import BitMasks, Boxes, Instances
 from omegaconf import OmegaConf
 
 from ptq_det import PTQHook
 from ptq_det.errors import InputError
-from ptq_det.lazy import ternary
+from ptq_det.lazy import makes_ternary, model_node, settings_in, ternary, training_sets
 from ptq_det.ternary.ternarize import ternary_layers
-
-
-def narrow():
-    """Mask R-CNN's lazy config with narrow heads."""
-    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
-    model.backbone.out_channels = 16
-    model.proposal_generator.head.in_channels = 16
-    model.roi_heads.box_head.fc_dims = [16, 16]
-    model.roi_heads.box_head.input_shape.channels = 16
-    model.roi_heads.box_predictor.input_shape.channels = 16
-    model.roi_heads.mask_head.input_shape.channels = 16
-    model.roi_heads.mask_head.conv_dims = [16, 16]
-    model.roi_heads.num_classes = 2
-    stem = model.backbone.bottom_up.stem
-    stem.out_channels, stem.norm = 8, "BN"
-    stage = LazyCall(ResNet.make_stage)
-    model.backbone.bottom_up.stages = [
-        stage(
-            block_class=BasicBlock, num_blocks=1, in_channels=8 * max(1, i), norm="BN",
-            out_channels=8 * (i + 1), stride_per_block=[1 + (i > 0)],
-        )
-        for i in range(4)
-    ]  # fmt: skip
-    return model
+from tests.lazy_models import narrow_rcnn
 
 
 class Loader:
@@ -58,14 +33,14 @@ class Loader:
 
 
 def test_a_model_is_ternary_by_its_config():
-    cfg = LazyCall(ternary)(model=narrow(), sparsity=0.6, require_trained=False)
+    cfg = LazyCall(ternary)(model=narrow_rcnn(), sparsity=0.6, require_trained=False)
     model = instantiate(cfg)
     layers = ternary_layers(model)
     assert {layer.ternary.sparsity for layer in layers.values()} == {0.6}
     assert "roi_heads.box_head.fc1" in layers
     assert not any("stem" in name or "res2" in name for name in layers)
     with pytest.raises(InputError, match="'sparseness' is no setting; there are activation_bits, "):
-        instantiate(LazyCall(ternary)(model=narrow(), sparseness=0.6))
+        instantiate(LazyCall(ternary)(model=narrow_rcnn(), sparseness=0.6))
 
 
 @pytest.mark.parametrize("given", ["node", "dictionary"])
@@ -73,7 +48,7 @@ def test_the_hook_takes_settings_and_the_trainer_s_own_loader(given, tmp_path):
     settings = {"sparsity": 0.7, "compensation": 2, "freeze_start": 0.5, "require_trained": False}
     if given == "node":
         settings = OmegaConf.create(settings)
-    model, loader = instantiate(narrow()).train(), Loader()
+    model, loader = instantiate(narrow_rcnn()).train(), Loader()
     optimizer = torch.optim.SGD(model.parameters(), 1e-4)
     trainer = SimpleTrainer(model, loader, optimizer)
     trainer.register_hooks([PTQHook(settings, output_dir=str(tmp_path))])
@@ -86,9 +61,35 @@ def test_the_hook_takes_settings_and_the_trainer_s_own_loader(given, tmp_path):
 
 
 def test_a_trainer_without_a_loader_is_told_what_to_do():
-    model = instantiate(LazyCall(ternary)(model=narrow(), require_trained=False)).train()
+    model = instantiate(LazyCall(ternary)(model=narrow_rcnn(), require_trained=False)).train()
     trainer = SimpleTrainer(model, Loader(), torch.optim.SGD(model.parameters(), 1e-4))
     trainer.register_hooks([PTQHook({"require_trained": False})])
     trainer.data_loader = None
     with pytest.raises(InputError, match=r"SimpleTrainer has no data_loader.*COMPENSATION 0"):
         trainer.train(0, 1)
+
+
+def test_what_a_lazy_config_says():
+    node = narrow_rcnn()
+    made = LazyCall(ternary)(
+        model=node, sparsity=0.6, sparsity_overrides=[["*fc1", 0.9]], skip=["*stem*"]
+    )
+    whole = OmegaConf.create({"model": made}, flags={"allow_objects": True})
+    for cfg in (whole, made):
+        settings = settings_in(cfg)
+        assert (settings.sparsity, settings.sparsity_overrides) == (0.6, (("*fc1", 0.9),))
+        assert settings.skip == ("*stem*",)
+        assert model_node(cfg)._target_ is node._target_
+    assert ternary_layers(instantiate(made))["roi_heads.box_head.fc1"].ternary.sparsity == 0.9
+    assert makes_ternary(whole) and training_sets(whole) == []
+    whole.ternary = {"sparsity": 0.5}
+    assert settings_in(whole).sparsity == 0.5
+
+    plain = OmegaConf.create({"model": node}, flags={"allow_objects": True})
+    assert not makes_ternary(plain) and settings_in(plain).sparsity == 0.8
+    made._target_ = "ptq_det.lazy.ternary"  # as LazyConfig.save writes it
+    assert settings_in(made).sparsity == 0.6
+    assert model_node({"sparsity": 0.5}) is None and settings_in({"sparsity": 0.5}).sparsity == 0.5
+    for names, expected in (("a", ["a"]), (["a", "b"], ["a", "b"])):
+        data = {"dataloader": {"train": {"dataset": {"names": names}}}}
+        assert training_sets(OmegaConf.create(data)) == expected

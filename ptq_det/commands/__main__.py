@@ -8,6 +8,7 @@ __all__ = ["TOOLS", "main"]
 
 TOOLS = {
     "train_net": "fine-tune a ternary detector, pack it and evaluate the file; evaluate weights",
+    "lazyconfig_train_net": "the same for a lazy config",
     "pack": "pack a checkpoint into one file; calibrate it for engines on integers",
     "measure_size": "where the bytes of a model are; what is in a packed file",
     "demo": "draw what a packed model finds in pictures and videos; the whole path",
@@ -16,6 +17,7 @@ TOOLS = {
     "export_onnx": "export a packed detector to ONNX",
     "onnx_predict": "run an exported detector on pictures, without PyTorch",
     "benchmark": "times, sizes and differences, each beside something else",
+    "check_gpu": "a short fine-tuning on a GPU, and what a step costs there",
     "make_demo_weights": "make the float weights that the demo starts from",
 }
 
@@ -25,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="ptq-det",
         usage="ptq-det TOOL ...\n       ptq-det TOOL --help",
-        epilog="tools:\n" + "\n".join(f"  {name:18} {what}" for name, what in TOOLS.items()),
+        epilog="tools:\n" + "\n".join(f"  {name:21} {what}" for name, what in TOOLS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("tool", choices=TOOLS, metavar="TOOL", help="one of those below")

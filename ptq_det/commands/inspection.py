@@ -1,5 +1,6 @@
 """What is in a packed file, in words and as a table of its layers."""
 
+import json
 import os
 
 import numpy as np
@@ -78,7 +79,9 @@ def _row(name: str, layer: PackedLayer, sizes: dict[str, int], ranges) -> list[s
 
 
 def _architecture(packed: PackedModel) -> str:
-    if not packed.architecture.is_detector:
+    if packed.architecture.is_given:
+        return f"{packed.architecture} {json.loads(packed.config).get('_target_', '')}".rstrip()
+    if not packed.architecture.has_config:
         return str(packed.architecture)
     model = packed.cfg().MODEL
     return f"{packed.architecture} {model.META_ARCHITECTURE}, {model.BACKBONE.NAME}"

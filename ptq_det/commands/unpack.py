@@ -6,9 +6,11 @@ A stock Detectron2 without ptq_det loads model.pth with model.yaml, which stands
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
+import yaml
 
 from ..errors import InputError
 from ..files import replacing
@@ -47,8 +49,11 @@ def main() -> None:
 
 
 def _config(packed, checkpoint):
-    """The text of a detector's config; a network of torchvision has none."""
-    if not packed.architecture.is_detector:
+    """The text of a detector's config, or of the data of a lazy one; others have none."""
+    if packed.architecture.is_given:
+        data = json.loads(packed.config)
+        return yaml.safe_dump({"model": data}, default_flow_style=None) if data else ""
+    if not packed.architecture.has_config:
         return ""
     cfg = packed.cfg()
     cfg.pop("TERNARY")

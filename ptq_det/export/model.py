@@ -45,6 +45,11 @@ def build_graph(
     """
     if not packed.architecture.is_detector:
         raise InputError(f"{packed.path} holds no detector but {packed.architecture}")
+    if packed.architecture.is_given:
+        raise InputError(
+            f"{packed.path} is of a model that no YAML describes, which alone says what pictures "
+            "an exported model takes"
+        )
     if int8 and not packed.ranges:
         raise InputError(
             f"{packed.path} is not calibrated; tools/pack.py FILE --calibrate DATASET --output NEW"

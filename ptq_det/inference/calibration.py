@@ -1,6 +1,5 @@
 """Finds the ranges of a packed model's activations on a few pictures."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -72,30 +71,44 @@ def _added(model: nn.Module) -> Iterator[nn.Module]:
             yield module.shortcut
 
 
-def calibrate_packed(packed: PackedModel, dataset: str) -> None:
+def calibrate_packed(packed: PackedModel, data: str | Iterable[list[dict]]) -> None:
     """Give a packed model the ranges of its activations on the first pictures of a data set.
 
     Args:
         packed: a detector; its ``ranges`` are replaced.
-        dataset: name of a registered data set, whose pictures are scaled as for an evaluation.
+        data: name of a registered data set, whose pictures are scaled as for an evaluation; or
+            what gives batches as Detectron2's test loaders do, e.g. one of a lazy config.
 
     Raises:
-        InputError: the packed model is no detector, or a picture cannot be used.
+        InputError: the packed model is no detector, a picture cannot be used, or a data set is
+            named and no config says how its pictures are scaled.
     """
     if not packed.architecture.is_detector:
         raise InputError("only detectors are calibrated, for engines on integers")
+    batches = _of_dataset(packed, data) if isinstance(data, str) else data
+    model = packed.build("cpu")
+    # The mask head is to have boxes on any picture, and no more than a picture has objects.
+    take_any_score(model, _BOXES)
+    packed.ranges = calibrate(model, tqdm(_first(batches, PICTURES), "Calibrating"))
+
+
+def _first(batches: Iterable[list[dict]], count: int) -> Iterator[list[dict]]:
+    """Batches with so many pictures, or all there are."""
+    for batch in batches:
+        yield batch[:count]
+        count -= len(batch)
+        if count <= 0:
+            return
+
+
+def _of_dataset(packed: PackedModel, dataset: str) -> Iterable[list[dict]]:
+    """Batches of a data set, scaled as the model's config says."""
     cfg = packed.cfg()
     cfg.MODEL.DEVICE = "cpu"
     troubles = check_pictures(DatasetCatalog.get(dataset)[:PICTURES])
     if troubles:
         raise InputError("pictures cannot be used:\n  " + "\n  ".join(troubles))
-    loader = build_detection_test_loader(cfg, dataset)
-    count = min(PICTURES, len(loader))
-    pictures = itertools.islice(loader, count)
-    model = packed.build("cpu")
-    # The mask head is to have boxes on any picture, and no more than a picture has objects.
-    take_any_score(model, _BOXES)
-    packed.ranges = calibrate(model, tqdm(pictures, "Calibrating", count))
+    return build_detection_test_loader(cfg, dataset)
 
 
 def take_any_score(model: nn.Module, most: int | None = None) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import InputError
 from ..packing.container import PackedFileError, is_packed
 from ..packing.packed_model import PackedModel
+from ..settings import TernarySettings
 from .evaluators import build_evaluator
 from .loading import build_packed
 
@@ -32,11 +33,11 @@ def evaluate_with_augmentation(trainer_class, cfg: CfgNode, model) -> OrderedDic
     return OrderedDict((f"{name}_TTA", value) for name, value in results.items())
 
 
-def packed_weights(cfg: CfgNode, weights: str) -> str | None:
+def packed_weights(cfg: CfgNode | TernarySettings, weights: str) -> str | None:
     """The packed model that weights are, or None where they are others.
 
     Args:
-        cfg: full config.
+        cfg: full config, or settings.
         weights: a file that is there, with or without what Detectron2 has behind a ``?``; or empty.
 
     Raises:
@@ -45,11 +46,11 @@ def packed_weights(cfg: CfgNode, weights: str) -> str | None:
     path = weights.split("?")[0]
     if path and is_packed(PathManager.get_local_path(path)):
         return path
-    if cfg.TERNARY.ENGINE:
+    engine = TernarySettings.of(cfg).engine
+    if engine:
         raise InputError(
-            f"TERNARY.ENGINE {cfg.TERNARY.ENGINE} runs packed files, and the weights are "
-            f"{weights!r}; give as MODEL.WEIGHTS the model_final.safetensors that training ends "
-            "with, or what tools/pack.py writes"
+            f"TERNARY.ENGINE {engine} runs packed files, and the weights are {weights!r}; give the "
+            "model_final.safetensors that training ends with, or what tools/pack.py writes"
         )
     return None
 

@@ -5,6 +5,7 @@ import os
 
 import torch
 from detectron2.config import CfgNode
+from omegaconf import DictConfig
 from torch import nn
 
 from ..engines import DEFAULT_ENGINE, ENGINE_REGISTRY, engine_named
@@ -19,6 +20,7 @@ def load_packed(
     device: str | torch.device | None = None,
     engine: str | None = None,
     cfg: CfgNode | None = None,
+    model: nn.Module | DictConfig | None = None,
 ) -> nn.Module:
     """The model in a packed file, ready to predict: in evaluation mode, without gradients.
 
@@ -30,16 +32,20 @@ def load_packed(
             the CPU) or "sparse" (the same by kernels that skip zeros). One that is named runs, or
             its reason is raised; without a name it is "float".
         cfg: as :func:`ptq_det.packed_config` has it.
+        model: what the weights are for, ternary or plain, where the file's config does not build
+            it, as a lazy config's; it is not changed, a copy is filled. Or the node of a lazy
+            config that makes it, ``cfg.model``. A file never imports what it names.
 
     Raises:
         FileNotFoundError: there is no such file.
-        PackedFileError: it is not a packed model that this version can read, or damaged.
+        PackedFileError: it is not a packed model that this version can read, or damaged, or for
+            another model than the one that is given, or that has to be given.
         EngineError: the engine that was named cannot run it here; the message says why.
         InputError: there is no such engine.
     """
     if engine:
         engine_named(engine)  # a wrong name is said before the file is read
-    return build_packed(PackedModel.read(path, base=cfg), device, engine)
+    return build_packed(PackedModel.read(path, base=cfg, model=model), device, engine)
 
 
 def build_packed(

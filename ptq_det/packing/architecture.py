@@ -7,10 +7,11 @@ __all__ = ["Architecture"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A Detectron2 model, which the file's config describes, or a network of torchvision.
+    """A Detectron2 model, which the file's config describes, a network of torchvision, or a module
+    that its owner alone can build: by a lazy config, or by code of their own.
 
     Attributes:
-        library: "detectron2" or "torchvision".
+        library: "detectron2", "torchvision" or "module".
         name: torchvision's name of the network, else empty.
         classes: number of classes of a torchvision network, else 0.
     """
@@ -21,12 +22,24 @@ class Architecture:
 
     @property
     def is_detector(self) -> bool:
-        """Whether it is a model of Detectron2."""
+        """Whether it takes pictures as models of Detectron2 do, or may."""
+        return self.library != "torchvision"
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the file's config builds it."""
         return self.library == "detectron2"
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the reader has to give the model."""
+        return self.library == "module"
 
     def to_json(self) -> list:
         """As the header of a file has it."""
-        return [self.library] if self.is_detector else [self.library, self.name, self.classes]
+        if self.library == "torchvision":
+            return [self.library, self.name, self.classes]
+        return [self.library]
 
     @classmethod
     def from_json(cls, value) -> "Architecture":
@@ -36,11 +49,11 @@ class Architecture:
             ValueError: it is none of those that are known.
         """
         match value:
-            case ["detectron2"]:
-                return cls()
+            case ["detectron2" | "module" as library]:
+                return cls(library)
             case ["torchvision", str(name), int(classes)]:
                 return cls("torchvision", name, classes)
         raise ValueError(f"its architecture {value!r} is not known")
 
     def __str__(self):
-        return self.library if self.is_detector else f"{self.library} {self.name}"
+        return f"{self.library} {self.name}".rstrip()

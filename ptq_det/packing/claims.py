@@ -1,4 +1,4 @@
-"""What a packed file claims of a model, held against the model of its config before any work."""
+"""What a packed file claims of a model, held against that model before any work."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .pack_layer import first_names
 from .packed_layer import KERNEL, PackedLayer
 from .skeleton import MOST_WEIGHTS
 
-__all__ = ["Claim", "check_claims", "claimed_shape"]
+__all__ = ["Claim", "check_claims", "check_total", "claimed_shape"]
 
 _MOST_AXES = 8  # of a parameter that belongs to no layer
 
@@ -59,6 +59,17 @@ class Claim:
         return cls(layer.shape, layer.groups, layer.bias is not None, layer.norm)
 
 
+def check_total(
+    layers: dict[str, Claim], parameters: dict[str, tuple[int, ...]], path: str
+) -> None:
+    """Raise :class:`PackedFileError` where layers and parameters have more weights than a file may
+    claim, all together: what bounds memory where there is no model to hold a file against."""
+    shapes = [claim.shape for claim in layers.values()]
+    total = sum(map(math.prod, [*shapes, *parameters.values()]))
+    if total > MOST_WEIGHTS:
+        raise PackedFileError(path, f"its layers have {total} weights")
+
+
 def claimed_shape(fields: dict, name: str, path: str) -> tuple[int, ...]:
     """The shape that the fields of a parameter claim.
 
@@ -81,7 +92,7 @@ def check_claims(
     Args:
         layers: by the layer's name.
         tensors: shapes of all that belongs to no layer, by name, in 8 bits or not.
-        model: plain, of the file's config; on the meta device too.
+        model: plain, of the file's config or given by the caller; on the meta device too.
         path: file that claims them, for messages.
 
     Raises:
@@ -97,15 +108,15 @@ def check_claims(
             raise _unlike(path, name, claim.shape, found)
         transposed = isinstance(module, nn.ConvTranspose2d)
         if claim.groups != (module.groups if transposed else None):
-            raise PackedFileError(path, f"the groups of {name!r} do not fit its config")
+            raise PackedFileError(path, f"the groups of {name!r} do not fit its model")
         if claim.norm is not None and norms.get(name) != claim.norm:
-            raise PackedFileError(path, f"its config has no norm {claim.norm!r} behind {name!r}")
+            raise PackedFileError(path, f"its model has no norm {claim.norm!r} behind {name!r}")
         if claim.norm in folded:
             raise PackedFileError(path, f"the norm {claim.norm!r} is folded into two layers")
         if claim.norm is not None:
             folded.add(claim.norm)
         if claim.has_bias != (module.bias is not None or claim.norm is not None):
-            raise PackedFileError(path, f"the bias of {name!r} does not fit its config")
+            raise PackedFileError(path, f"the bias of {name!r} does not fit its model")
         inside |= {f"{name}.weight", f"{name}.bias"}
     starts, first = tuple(f"{norm}." for norm in folded), first_names(model)
     others = {
@@ -120,5 +131,5 @@ def check_claims(
 
 def _unlike(path: str, name: str, here, there) -> PackedFileError:
     return PackedFileError(
-        path, f"{name!r} has the shape {here} in the file and {there} in its config's model"
+        path, f"{name!r} has the shape {here} in the file and {there} in its model"
     )

@@ -26,12 +26,15 @@ class _Checkpointer(DetectionCheckpointer):
         return incompatible
 
 
-def load_filled(model: nn.Module, cfg: CfgNode, weights: str | None = None) -> None:
+def load_filled(
+    model: nn.Module, cfg: CfgNode | TernarySettings, weights: str | None = None
+) -> None:
     """Load ``MODEL.WEIGHTS``, or other weights, into a model.
 
     Args:
         model: changed in place.
-        cfg: full config. With ``TERNARY.REQUIRE_TRAINED False`` layers may stay as they are.
+        cfg: full config, or settings. With ``TERNARY.REQUIRE_TRAINED False`` layers may stay as
+            they are.
         weights: a file to load in place of ``MODEL.WEIGHTS``.
 
     Raises:
@@ -41,7 +44,7 @@ def load_filled(model: nn.Module, cfg: CfgNode, weights: str | None = None) -> N
     weights = cfg.MODEL.WEIGHTS if weights is None else weights
     checkpointer = _Checkpointer(model)
     checkpointer.load(weights, checkpointables=[])
-    if not TernarySettings.from_cfg(cfg).require_trained:
+    if not TernarySettings.of(cfg).require_trained:
         return
     names = {name for name, _ in model.named_parameters()}
     names |= {name for name, _ in model.named_buffers() if "running_" in name}

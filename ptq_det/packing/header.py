@@ -1,15 +1,17 @@
 """What the header of a packed file says beside layers and config: network, classes, ranges."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch import nn
 
 from .architecture import Architecture
 from .container import PackedFileError
 
-__all__ = ["CLASS_KEYS", "Header", "class_names", "number_of_classes"]
+__all__ = ["CLASS_KEYS", "Header", "class_names", "names_in", "number_in", "number_of_classes"]
 
 _LARGEST = 1e30  # of an activation: differences and scales stay finite in float32
 
@@ -27,8 +29,12 @@ def class_names(cfg: CfgNode) -> list[str]:
     Those of ``DATASETS.TRAIN`` alone: a test set may number them otherwise, or lack some. None
     where nothing tells them, or where they are not as many as the model has.
     """
-    expected = number_of_classes(cfg)
-    for name in cfg.DATASETS.TRAIN:
+    return names_in(cfg.DATASETS.TRAIN, number_of_classes(cfg))
+
+
+def names_in(datasets: Iterable[str], expected: int | None) -> list[str]:
+    """The names that the first data set has which tells as many as a model has classes."""
+    for name in datasets:
         metadata = MetadataCatalog.get(name)
         if name in DatasetCatalog and not metadata.get("thing_classes"):
             try:
@@ -45,6 +51,12 @@ def number_of_classes(cfg: CfgNode) -> int | None:
     """How many classes a model of a config has; None where the config does not tell."""
     key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     return None if key is None else cfg.MODEL[key].NUM_CLASSES
+
+
+def number_in(model: nn.Module) -> int | None:
+    """How many classes a detector has, by the attribute that Detectron2's have; None for others."""
+    number = getattr(getattr(model, "roi_heads", model), "num_classes", None)
+    return number if isinstance(number, int) else None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,15 @@ from detectron2.config import CfgNode
 from .config_bounds import check_bounds, check_sizes
 from .container import PackedFileError
 
-__all__ = ["config_text", "is_json", "merge_config"]
+__all__ = [
+    "config_text",
+    "has_text",
+    "is_harmless",
+    "is_json",
+    "may_travel",
+    "merge_config",
+    "parse_config",
+]
 
 # Keys below each node that may travel; None for all that name no path, address or process count.
 _TAKEN = {
@@ -71,22 +79,21 @@ def _plain(node: dict, name: str) -> dict:
     return {
         key: _plain(value, f"{name}.{key}") if isinstance(value, dict) else value
         for key, value in node.items()
-        if _may_travel(key, value)
+        if may_travel(key, value)
     }
 
 
-def _may_travel(key: str, value) -> bool:
+def may_travel(key: str, value) -> bool:
     """Whether it names no path, address or process count, by the words of the key."""
     words = [word.upper() for word in _WORD.findall(key)]
     if key.upper() in _LEFT or any(map(_PLACE.fullmatch, words)):
         return False
-    return not (_has_text(value) and any(map(_CONTENT.fullmatch, words)))
+    return not (has_text(value) and any(map(_CONTENT.fullmatch, words)))
 
 
-def _has_text(value) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list | tuple) and any(map(_has_text, value))
-    )
+def has_text(value) -> bool:
+    """Whether a value is a text, or a list that has one."""
+    return isinstance(value, str) or (isinstance(value, list | tuple) and any(map(has_text, value)))
 
 
 def is_json(text: str) -> bool:
@@ -110,7 +117,7 @@ def merge_config(text: str, cfg: CfgNode, path: str) -> None:
             beyond its bounds.
     """
     try:
-        stored = _parse(text)
+        stored = parse_config(text)
         if not isinstance(stored, dict):
             raise ValueError("no node at its top")
         for node, keys in _TAKEN.items():
@@ -124,7 +131,12 @@ def merge_config(text: str, cfg: CfgNode, path: str) -> None:
         raise PackedFileError(path, f"its config cannot be read ({error})") from error
 
 
-def _parse(text: str):
+def parse_config(text: str):
+    """What JSON or YAML of a bounded size says.
+
+    Raises:
+        ValueError: it is too large, or no JSON; YAML ends in ``_ERRORS``.
+    """
     if len(text) > _TEXT:
         raise ValueError(f"{len(text)} characters")
     if is_json(text):
@@ -185,7 +197,7 @@ def _count_built(stored) -> None:
 
 def _merge(stored: dict, node: CfgNode, name: str) -> None:
     for key, value in stored.items():
-        if not isinstance(key, str) or key not in node or not _may_travel(key, value):
+        if not isinstance(key, str) or key not in node or not may_travel(key, value):
             continue
         full = f"{name}.{key}"
         if isinstance(node[key], CfgNode):
@@ -212,7 +224,7 @@ def _checked(value, default, name: str):
             fits = isinstance(value, list)
         case _:
             fits = not isinstance(value, dict)
-    if not fits or not _is_harmless(value, _DEPTH):
+    if not fits or not is_harmless(value):
         raise ValueError(f"{name} is {str(value)[:80]!r}")
     return _as_tuples(value, default)
 
@@ -225,10 +237,10 @@ def _as_tuples(value, default):
     return type(default)(_as_tuples(each, inner) for each in value)
 
 
-def _is_harmless(value, depth: int) -> bool:
+def is_harmless(value, depth: int = _DEPTH) -> bool:
     """Whether it is made of bounded numbers and of names, of which none is a path."""
     if isinstance(value, list):
-        return depth > 0 and all(_is_harmless(each, depth - 1) for each in value)
+        return depth > 0 and all(is_harmless(each, depth - 1) for each in value)
     if isinstance(value, str):
         return bool(_NAME.fullmatch(value)) and not (_FILE.search(value) or _ADDRESS.search(value))
     if isinstance(value, float):

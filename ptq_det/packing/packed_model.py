@@ -2,25 +2,32 @@
 
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import DeformConv, FrozenBatchNorm2d
 from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ..config import add_ternary_config
 from ..errors import InputError
+from ..lazy import model_node, settings_in, training_sets
 from ..plugins import base_config
+from ..settings import TernarySettings
 from ..ternary.activations import fix_input
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
-from .claims import Claim, check_claims, claimed_shape
+from .claims import Claim, check_claims, check_total, claimed_shape
 from .container import Container, PackedFileError
-from .header import Header, class_names, number_of_classes
+from .given_model import emptied_copy, given_model
+from .header import Header, class_names, names_in, number_in, number_of_classes
+from .lazy_config import lazy_text, read_lazy
 from .model_config import config_text, is_json, merge_config
 from .names import PARTS
 from .other_tensors import OtherTensors, pack_others
@@ -28,14 +35,18 @@ from .outputs import check_outputs
 from .pack_layer import pack_layers
 from .packed_layer import PackedLayer
 from .packed_parameter import PackedParameter
-from .skeleton import bias_of, build_skeleton, fill_layer
+from .skeleton import bias_of, build_skeleton, fill_layer, remove_norm
 
 __all__ = ["PackedModel", "pack_model", "packed_config"]
 
 _THREADS = 2
 
 
-def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
+def pack_model(
+    model: nn.Module,
+    cfg: CfgNode | DictConfig | TernarySettings | Mapping[str, Any],
+    path: str | os.PathLike,
+) -> None:
     """Write a ternary model to one file, which :func:`ptq_det.load_packed` makes a model
     of again.
 
@@ -45,7 +56,10 @@ def pack_model(model: nn.Module, cfg: CfgNode, path: str | os.PathLike) -> None:
 
     Args:
         model: a model with ternary layers.
-        cfg: the config it was built from; stored without ``MODEL.WEIGHTS`` and ``OUTPUT_DIR``.
+        cfg: the config it was built from; stored without ``MODEL.WEIGHTS`` and ``OUTPUT_DIR``. Or a
+            lazy config, whose node ``model`` builds it and travels as data; or, for a model of code
+            alone, settings as :func:`ptq_det.ternarize` takes them. Who loads the file of one of
+            these gives the model.
         path: file to write; by convention its name ends in ``.safetensors``.
 
     Raises:
@@ -67,6 +81,7 @@ def packed_config(path: str | os.PathLike, cfg: CfgNode | None = None) -> CfgNod
 
     Raises:
         FileNotFoundError, PackedFileError: as :func:`ptq_det.load_packed`.
+        InputError: the file has none, as its model is built otherwise.
     """
     cfg = PackedModel.read(path, weights=False, base=cfg).cfg()
     cfg.MODEL.WEIGHTS = os.fspath(path)
@@ -81,13 +96,14 @@ class PackedModel:
     Attributes:
         layers: by the layer's name in the model.
         others: parameters and buffers that belong to no such layer.
-        config: text of the model's config (:mod:`.model_config`).
+        config: text of the model's config (:mod:`.model_config`, :mod:`.lazy_config`).
         architecture: what network the file is for.
         classes: names of the classes, where they are known.
         path: file it was read from.
         ranges: of the activations, where it was calibrated (:mod:`ptq_det.inference`).
         base: the reader's config, whose keys of projects count; Detectron2's without.
         override: a config to build the model by in place of the file's.
+        model: the reader's model, which is copied in place of building one; it is not changed.
     """
 
     layers: dict[str, PackedLayer]
@@ -99,10 +115,14 @@ class PackedModel:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     base: CfgNode | None = None
     override: CfgNode | None = None
+    model: nn.Module | None = None
 
     @classmethod
     def of(
-        cls, model: nn.Module, cfg: CfgNode, architecture: Architecture | None = None
+        cls,
+        model: nn.Module,
+        cfg: CfgNode | DictConfig | TernarySettings | Mapping[str, Any],
+        architecture: Architecture | None = None,
     ) -> "PackedModel":
         """The packed form of a model; ``cfg`` and errors as :func:`pack_model` has them.
 
@@ -111,16 +131,22 @@ class PackedModel:
         model = unwrap(model)
         if not ternary_layers(model):
             raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
-        architecture = architecture or Architecture()
+        if architecture is None:
+            architecture = Architecture("detectron2" if isinstance(cfg, CfgNode) else "module")
         modes = [(module, module.training) for module in model.modules()]
         model.eval()  # as which layers take weights that are ternary already as they are
-        layers = pack_layers(model, cfg.TERNARY.FLOAT_LAYERS)
+        layers = pack_layers(model, settings_in(cfg).float_layers)
         for module, training in modes:
             module.training = training
-        others = pack_others(model, layers, cfg.TERNARY.FLOAT_LAYERS)
-        if architecture.is_detector:
+        others = pack_others(model, layers, settings_in(cfg).float_layers)
+        if architecture.has_config:
             text, classes = config_text(cfg), class_names(cfg)
             packed = cls(layers, others, text, architecture, classes, base=cfg)
+        elif architecture.is_given:
+            node = model_node(cfg)
+            text, reference = lazy_text(node), model if node is None else given_model(node)
+            classes = [] if node is None else names_in(training_sets(cfg), number_in(reference))
+            packed = cls(layers, others, text, architecture, classes, model=reference)
         else:
             packed = cls(layers, others, "{}", architecture)
         packed.check()
@@ -141,7 +167,7 @@ class PackedModel:
             tensors |= {f"{name}.{part}": value for part, value in each.to_tensors().items()}
         metadata = {
             "architecture": json.dumps(self.architecture.to_json()),
-            "config": config_text(self.cfg()) if self.architecture.is_detector else "{}",
+            "config": config_text(self.cfg()) if self.architecture.has_config else self.config,
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "layers": json.dumps(fields, separators=(",", ":")),
         }
@@ -151,16 +177,21 @@ class PackedModel:
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike, weights: bool = True, base: CfgNode | None = None
+        cls,
+        path: str | os.PathLike,
+        weights: bool = True,
+        base: CfgNode | None = None,
+        model: nn.Module | DictConfig | None = None,
     ) -> "PackedModel":
         """Read a file; errors as :func:`ptq_det.load_packed` has them.
 
         Args:
             weights: decode the layers; without, only the config and the names are read.
             base: as the attribute.
+            model: as :func:`ptq_det.load_packed` has it.
         """
         local = PathManager.get_local_path(os.fspath(path))
-        return cls.from_container(Container.read(local), path, weights, base)
+        return cls.from_container(Container.read(local), path, weights, base, model)
 
     @classmethod
     def from_container(
@@ -169,10 +200,12 @@ class PackedModel:
         path: str | os.PathLike,
         weights: bool = True,
         base: CfgNode | None = None,
+        model: nn.Module | DictConfig | None = None,
     ) -> "PackedModel":
         """What a container holds; arguments and errors as :meth:`read`.
 
-        What is claimed is held against the model of the config before anything is decoded.
+        What is claimed is held against the model of the config, or the one that is given, before
+        anything is decoded. Where there is neither, layers can be looked at and no model is built.
         """
         name = os.fspath(path)
         head = Header.of(container.metadata, name)
@@ -186,6 +219,9 @@ class PackedModel:
             head.ranges,
             base,
         )
+        packed.model = None if model is None else given_model(model)
+        if head.architecture.is_given:
+            read_lazy(head.config, name)
         packed._check_classes()
         if not weights:
             return packed
@@ -229,14 +265,19 @@ class PackedModel:
         twice = shapes.keys() & parameters.keys()
         if twice:
             raise PackedFileError(self.path, f"it has {min(twice)!r} twice")
-        check_claims(layers, shapes | parameters, self._build_empty("meta"), self.path)
+        check_total(layers, parameters, self.path)
+        if self._is_built():
+            check_claims(layers, shapes | parameters, self._build_empty("meta"), self.path)
 
     def cfg(self) -> CfgNode:
         """The config of the model, with a node ``TERNARY`` that makes nothing in it ternary again.
 
         Raises:
             PackedFileError: it cannot be read.
+            InputError: the file has none.
         """
+        if self.override is None and not self.architecture.has_config:
+            raise InputError(f"{self.path} has no config of Detectron2; {self._what_to_give()}")
         cfg = (self.override or self.base or base_config()).clone()
         cfg.defrost()
         if self.override is None:
@@ -256,8 +297,10 @@ class PackedModel:
         Raises:
             PackedFileError: there are names, and not as many as the model has classes.
         """
-        if self.architecture.is_detector:
+        if self.architecture.has_config:
             expected = number_of_classes(self.cfg())
+        elif self.architecture.is_given:
+            expected = None if self.model is None else number_in(self.model)
         else:
             expected = self.architecture.classes
         if not self.classes or expected is None or len(self.classes) == expected:
@@ -267,9 +310,29 @@ class PackedModel:
             raise PackedFileError(self.path, reason)
         self.classes = []
 
+    def _is_built(self) -> bool:
+        """Whether there is a model to fill, or what builds one."""
+        given = self.model is not None or self.override is not None
+        return given or not self.architecture.is_given
+
+    def _what_to_give(self) -> str:
+        if not self.architecture.is_given:
+            return f"it is for {self.architecture}"
+        made = json.loads(self.config).get("_target_", "a module")
+        return (
+            f"its model ({made}) is built by code, and no code is run that a file names; give the "
+            "model: load_packed(path, model=instantiate(cfg.model)), with the lazy config cfg"
+        )
+
     def _build_empty(self, device: str) -> nn.Module:
-        cfg = self.cfg() if self.architecture.is_detector else None
-        return build_skeleton(self.architecture, cfg, self.path, device)
+        if self.model is not None:
+            return emptied_copy(self.model, device)
+        if not self._is_built():
+            raise PackedFileError(self.path, self._what_to_give())
+        is_known = self.override is not None or self.architecture.has_config
+        return build_skeleton(
+            self.architecture, self.cfg() if is_known else None, self.path, device
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by the keys of a plain checkpoint; a folded norm becomes one that only shifts."""
@@ -326,7 +389,7 @@ class PackedModel:
             if isinstance(module, DeformConv):
                 _shift_by_norm(module, layer)
             elif layer.norm is not None:
-                _remove_norm(model, layer.norm)
+                remove_norm(model, layer.norm)
         model.load_state_dict(self.others.state_dict(), strict=False)
         self.fix_inputs(model)
         model.requires_grad_(False)
@@ -342,12 +405,6 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
-
-
-def _remove_norm(model: nn.Module, name: str) -> None:
-    parent, _, attribute = name.rpartition(".")
-    owner = model.get_submodule(parent)
-    setattr(owner, attribute, None if isinstance(owner, nn.Conv2d) else nn.Identity())
 
 
 def _shift_by_norm(module: DeformConv, layer: PackedLayer) -> None:

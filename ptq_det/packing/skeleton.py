@@ -23,18 +23,30 @@ from .architecture import Architecture
 from .container import PackedFileError
 from .packed_layer import PackedLayer
 
-__all__ = ["MOST_WEIGHTS", "bias_of", "build_skeleton", "fill_layer"]
+__all__ = [
+    "MOST_WEIGHTS",
+    "WithoutRandomWeights",
+    "bias_of",
+    "build_skeleton",
+    "fill_layer",
+    "remove_norm",
+]
 
 MOST_WEIGHTS = 1 << 30  # that a packed file may claim
 _MOST_MODULES = 5_000  # a ResNet-152 with cascaded heads has some hundred
 
 
-class _WithoutRandomWeights(TorchFunctionMode):
-    """Leaves out the filling of weights that are about to be replaced."""
+class WithoutRandomWeights(TorchFunctionMode):
+    """Leaves out the filling of weights that are about to be replaced.
+
+    Tensors that are no parameters are filled: ``trunc_normal_`` draws such until all are in bounds.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        in_init = getattr(function, "__module__", None) == "torch.nn.init"
-        if in_init or function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+        left_out = getattr(function, "__module__", None) == "torch.nn.init"
+        if function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            left_out = isinstance(args[0], nn.Parameter)
+        if left_out:
             return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
         return function(*args, **(kwargs or {}))
 
@@ -55,8 +67,8 @@ def build_skeleton(
         PackedFileError: it cannot be built here, or has more weights or parts than a file may
             claim.
     """
-    with torch.device(device), _WithoutRandomWeights(), _bounded(path):
-        if not architecture.is_detector:
+    with torch.device(device), WithoutRandomWeights(), _bounded(path):
+        if architecture.library == "torchvision":
             return _network(architecture, path)
         cfg.MODEL.DEVICE = device
         try:
@@ -167,3 +179,10 @@ def fill_layer(module: nn.Module, layer: PackedLayer) -> None:
     bias = bias_of(layer)
     if bias is not None:
         module.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def remove_norm(model: nn.Module, name: str) -> None:
+    """Take a norm out of a model, whose layer has it folded in."""
+    parent, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(parent)
+    setattr(owner, attribute, None if isinstance(owner, nn.Conv2d) else nn.Identity())

@@ -184,7 +184,7 @@ def check_trained(model: nn.Module, cfg: CfgNode | TernarySettings | Mapping[str
         return
     names = [name for name, layer in ternary_layers(model).items() if not layer.ternary.loaded]
     if names:
-        raise UntrainedLayersError(names, cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else "")
+        raise UntrainedLayersError(names, cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else None)
 
 
 def _read_without_forward(model: nn.Module) -> dict[nn.Module, str]:

@@ -38,6 +38,7 @@ __all__ = [
     "check_output",
     "check_packed",
     "check_weights",
+    "check_writable",
     "preflight",
 ]
 
@@ -132,16 +133,20 @@ def check_output(cfg: CfgNode) -> None:
             f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, so nothing is trained; set it above 0, or "
             "evaluate with --eval-only"
         )
-    if "://" in cfg.OUTPUT_DIR:
+    check_writable(cfg.OUTPUT_DIR)
+
+
+def check_writable(folder: str, key: str = "OUTPUT_DIR") -> None:
+    """Raise :class:`InputError` if the folder of a key cannot be written to; it is made."""
+    if "://" in folder:
         return
     try:
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cfg.OUTPUT_DIR):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise InputError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written to ({error}); set it to a folder "
-            "that can"
+            f"{key} {folder!r} cannot be written to ({error}); set it to a folder that can"
         ) from error
 
 
@@ -155,19 +160,19 @@ def check_packed(cfg: CfgNode) -> None:
         raise InputError(f"{error}; docs/file_format.md has the bounds") from error
 
 
-def check_weights(path: str) -> None:
-    """Raise :class:`InputError` if the weights cannot be had; download them from a URL."""
+def check_weights(path: str, key: str = "MODEL.WEIGHTS") -> None:
+    """Raise :class:`InputError` if the weights of a key cannot be had; download them from a URL."""
     if not path:
         return
     try:
         local = PathManager.get_local_path(path.split("?")[0])
     except Exception as error:  # iopath lets through whatever the network library raises
         raise InputError(
-            f"MODEL.WEIGHTS {path!r} could not be downloaded ({error}). Check the network and the "
-            "address, or download the file elsewhere and set MODEL.WEIGHTS to it."
+            f"{key} {path!r} could not be downloaded ({error}). Check the network and the address, "
+            f"or download the file elsewhere and set {key} to it."
         ) from error
     if not os.path.isfile(local):
         raise InputError(
-            f"MODEL.WEIGHTS {path!r} not found (from folder {os.getcwd()!r}). Set MODEL.WEIGHTS to "
-            "a file that exists; the last words of the command override the config."
+            f"{key} {path!r} not found (from folder {os.getcwd()!r}). Set {key} to a file that "
+            "exists; the last words of the command override the config."
         )

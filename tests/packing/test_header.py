@@ -1,10 +1,13 @@
 import json
 
 import pytest
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
+from torch import nn
 
 from ptq_det.packing import PackedFileError
-from ptq_det.packing.header import Header, class_names, number_of_classes
+from ptq_det.packing.header import Header, class_names, number_in, number_of_classes
+from tests.lazy_models import narrow_rcnn, narrow_retinanet
 
 
 def texts(**changes):
@@ -70,3 +73,9 @@ def test_what_is_missing_or_no_json_is_named(name):
         for text in ("[", "[" * 100_000):
             with pytest.raises(PackedFileError, match=f"m: {name} is no JSON"):
                 Header.of({**texts(), name: text}, "m")
+
+
+def test_a_detector_tells_how_many_classes_it_has():
+    assert number_in(instantiate(narrow_rcnn())) == 2
+    assert number_in(instantiate(narrow_retinanet())) == 2
+    assert number_in(nn.Linear(2, 2)) is None

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 import torchvision
+from detectron2.config import instantiate
 from torch import nn
 
 from ptq_det import pack_model, ternarize
@@ -17,6 +18,7 @@ from ptq_det.packing.packed_model import PackedModel
 from ptq_det.ternary.activations import fix_input
 from ptq_det.ternary.norms import fold_norms
 from ptq_det.ternary.ternarize import ternary_layers
+from tests.lazy_models import narrow_vitdet
 
 
 def _twice(module):
@@ -158,3 +160,14 @@ def test_frozen_codes_of_shift_behind_live_norms_are_not_rounded_again(cfg, rand
     again = PackedModel.of(model, cfg)
     for name, layer in first.layers.items():
         assert (again.layers[name].weight() == layer.weight()).all(), name
+
+
+def test_a_vitdet_is_not_compared_on_a_large_square(tmp_path, caplog):
+    cfg = narrow_vitdet()
+    cfg.backbone.square_pad = 4096
+    model = instantiate(cfg).eval()
+    ternarize(model, {})
+    with caplog.at_level(logging.WARNING, "ptq_det"):
+        pack_model(model, cfg, tmp_path / "m.safetensors")
+    assert "compared with the model up to" not in caplog.text
+    assert model.backbone.padding_constraints["square_size"] == 4096

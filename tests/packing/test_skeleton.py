@@ -8,7 +8,7 @@ from torch import nn
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing import PackedFileError
 from ptq_det.packing.architecture import Architecture
-from ptq_det.packing.skeleton import build_skeleton
+from ptq_det.packing.skeleton import WithoutRandomWeights, build_skeleton
 
 
 def test_building_draws_no_random_weights(cfg):
@@ -129,3 +129,11 @@ def test_absurd_models_are_refused_at_once(node, key, value, message, cfg):
         build_skeleton(Architecture(), cfg, "m", "meta")
     assert time.perf_counter() - start < 2
     nn.Linear(1 << 10, 1 << 10)  # and bounds end with it
+
+
+def test_truncated_normal_weights_come_to_an_end():
+    with WithoutRandomWeights():
+        weight = nn.init.trunc_normal_(
+            nn.Parameter(torch.full((64, 64), 9.0)), std=0.02, a=-0.1, b=0.1
+        )
+    assert float(weight.abs().max()) <= 0.1

@@ -9,12 +9,13 @@ import sys
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg
+from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 
 from ptq_det import load_packed, pack_model, ternarize
 from ptq_det.modeling.meta_arch import build_float_model
 from tests.conftest import REPO
+from tests.lazy_models import narrow_rcnn
 
 QUICK = "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml"
 QUICK_FILE = str(REPO / QUICK)
@@ -85,6 +86,20 @@ def test_measure_size_of_a_classification_network(tool):
     assert packed.stdout.splitlines()[-1].startswith("44.6 MiB -> 0.89 MiB")
     done = tool("measure_size", *arguments)
     assert "| fc " in done.stdout and "44.6 MiB -> 0.89 MiB" in done.stdout
+
+
+def test_unpack_writes_the_lazy_config_as_data(tool, tmp_path):
+    node = narrow_rcnn()
+    model = instantiate(node).eval()
+    ternarize(model, {})
+    pack_model(model, node, tmp_path / "m.safetensors")
+    tool("unpack", "m.safetensors", "m.pth")
+    data = LazyConfig.load(str(tmp_path / "m.yaml")).model
+    assert data.roi_heads.box_head.fc_dims == node.roi_heads.box_head.fc_dims
+    assert data.backbone._target_ == "detectron2.modeling.FPN"
+    stock = instantiate(node)
+    weights = torch.load(tmp_path / "m.pth", weights_only=True)["model"]
+    assert not any(stock.load_state_dict(weights, strict=False))
 
 
 def test_unpack_writes_a_plain_checkpoint(tool, file, cfg, tmp_path):
