@@ -27,7 +27,7 @@ def test_it_ends_with_tables_and_json(narrow, device, monkeypatch, capsys):
     assert ended.value.code == 0 and result["failed"] == [] and result["device"] == device
     assert "Checks: all as it should be." in printed
     assert {name.split()[0] for name in result["codes"]} == {n for n, _ in QUANTIZER_REGISTRY}
-    assert all(each["weights"] > 1_000_000 for each in result["codes"].values())
+    assert all(each["weights"] > 300_000 for each in result["codes"].values())
     assert result["fine_tuning"].keys() == {"float", "ternary"}
     assert result["packing"]["codes"] == 0 and result["packing"]["file"] < 1e-3
     kinds = [(each["precision"], each["weights"]) for each in result["steps"]]
