@@ -18,6 +18,7 @@ from detectron2.engine import DefaultPredictor
 from ptq_det import add_ternary_config, load_packed
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
+from ptq_det.plugins import base_config
 from ptq_det.ternary.ternarize import ternary_layers
 from tests.conftest import REPO
 
@@ -76,7 +77,7 @@ class Case:
         """Run a script in this process; its words are those of a command line."""
         argv, path, levels = sys.argv, [*sys.path], logging.root.manager.disable
         sys.argv, sys.path[:0] = [str(script), *words], [str(script.parent)]
-        detectron2.config.get_cfg = lambda: _with_node(_get_cfg())
+        detectron2.config.get_cfg = lambda: _with_node(base_config())
         try:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as end:
@@ -137,11 +138,8 @@ def _load(case):
 def _unpack(case):
     out = str(case.folder / "unpacked.pth")
     case.run(REPO / "tools/unpack.py", case.packed, out)
-    cfg = _get_cfg()
-    if set(case.cfg.MODEL) == set(cfg.MODEL):  # not a project's own keys
-        cfg.merge_from_file(str(case.folder / "unpacked.yaml"))
-    else:
-        cfg = case.cfg
+    cfg = base_config()
+    cfg.merge_from_file(str(case.folder / "unpacked.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     model = build_float_model(cfg)
     missing = model.load_state_dict(torch.load(out)["model"], strict=False).missing_keys

@@ -1,15 +1,15 @@
 """Kinds of models, as narrow networks of the model zoo's recipes and of Detectron2's projects."""
 
-import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 from ptq_det import add_ternary_config
 from ptq_det.data.shapes import CLASSES
+from ptq_det.plugins import base_config, import_plugin
 
 from .pictures import KEYPOINTS, STUFF
 
@@ -42,9 +42,10 @@ class Kind:
         name: as the table has it.
         recipe: of the zoo; or a project's, under its folder ``configs``.
         project: folder under Detectron2's ``projects`` and, behind a colon, the module that has
-            to be imported and the function that registers its keys.
+            to be imported.
         changes: of the config, beside those that make it narrow.
         pixels: it learns classes of pixels alone.
+        proposals: it takes those of another model.
     """
 
     name: str
@@ -56,15 +57,18 @@ class Kind:
 
     def cfg(self, detectron2: Path | None, proposals: Path) -> CfgNode:
         """Its config."""
-        cfg = get_cfg()
-        add_ternary_config(cfg)
+        folder = None
         if self.project:
-            folder, module, function = self.project.split(":")
-            sys.path.insert(0, str(detectron2 / "projects" / folder))
-            getattr(importlib.import_module(module), function)(cfg)
-            cfg.merge_from_file(str(detectron2 / "projects" / folder / "configs" / self.recipe))
-        else:
+            project, module = self.project.split(":")
+            folder = detectron2 / "projects" / project
+            sys.path.insert(0, str(folder))
+            import_plugin(module)
+        cfg = base_config()
+        add_ternary_config(cfg)
+        if folder is None:
             cfg.merge_from_file(model_zoo.get_config_file(self.recipe))
+        else:
+            cfg.merge_from_file(str(folder / "configs" / self.recipe))
         cfg.merge_from_list([*_NARROW, *self.changes])
         if cfg.MODEL.RESNETS.NORM == "FrozenBN":  # which lets random weights grow without end
             cfg.MODEL.RESNETS.NORM = "BN"
@@ -101,18 +105,18 @@ KINDS = [
     Kind(
         "PointRend",
         "InstanceSegmentation/pointrend_rcnn_R_50_FPN_1x_coco.yaml",
-        "PointRend:point_rend:add_pointrend_config",
+        "PointRend:detectron2.projects.point_rend",
         ("MODEL.POINT_HEAD.NUM_CLASSES", len(CLASSES), "MODEL.POINT_HEAD.FC_DIM", 16),
     ),
     Kind(
         "TridentNet",
         "tridentnet_fast_R_50_C4_1x.yaml",
-        "TridentNet:tridentnet:add_tridentnet_config",
+        "TridentNet:tridentnet",
     ),
     Kind(
         "DeepLab",
         "Cityscapes-SemanticSegmentation/deeplab_v3_R_103_os16_mg124_poly_90k_bs16.yaml",
-        "DeepLab:detectron2.projects.deeplab:add_deeplab_config",
+        "DeepLab:detectron2.projects.deeplab",
         ("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 16, "INPUT.CROP.ENABLED", False,
          "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [8], "MODEL.RESNETS.DEPTH", 50),
         pixels=True,
