@@ -3,14 +3,11 @@
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import DeformConv, FrozenBatchNorm2d
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -20,26 +17,23 @@ from ..errors import InputError
 from ..lazy import model_node, settings_in, training_sets
 from ..plugins import base_config
 from ..settings import TernarySettings
-from ..ternary.activations import fix_input
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
-from .claims import Claim, check_claims, check_total, claimed_shape
+from .claims import Claim, check_claims, check_total
 from .container import Container, PackedFileError
+from .encoded import Encoded, encode
+from .filling import fill_model, plain_weights
 from .given_model import emptied_copy, given_model
 from .header import Header, class_names, names_in, number_in, number_of_classes
 from .lazy_config import lazy_text, read_lazy
 from .model_config import config_text, is_json, merge_config
-from .names import PARTS
 from .other_tensors import OtherTensors, pack_others
 from .outputs import check_outputs
 from .pack_layer import pack_layers
 from .packed_layer import PackedLayer
-from .packed_parameter import PackedParameter
-from .skeleton import bias_of, build_skeleton, fill_layer, remove_norm
+from .skeleton import build_skeleton
 
 __all__ = ["PackedModel", "pack_model", "packed_config"]
-
-_THREADS = 2
 
 
 def pack_model(
@@ -161,15 +155,12 @@ class PackedModel:
             OSError: the file cannot be written.
         """
         self.check()
-        tensors, fields = dict(self.others.tensors), {}
-        for name, each in (self.layers | self.others.parameters).items():
-            fields[name] = each.to_metadata()
-            tensors |= {f"{name}.{part}": value for part, value in each.to_tensors().items()}
+        tensors, fields = encode(self.layers, self.others)
         metadata = {
             "architecture": json.dumps(self.architecture.to_json()),
             "config": config_text(self.cfg()) if self.architecture.has_config else self.config,
             "classes": json.dumps(self.classes, ensure_ascii=False),
-            "layers": json.dumps(fields, separators=(",", ":")),
+            "layers": fields,
         }
         if self.ranges:
             metadata["ranges"] = json.dumps(self.ranges, separators=(",", ":"))
@@ -225,30 +216,10 @@ class PackedModel:
         packed._check_classes()
         if not weights:
             return packed
-        tensors = dict(container.tensors)
-        parts = {
-            layer: {p: tensors.pop(f"{layer}.{p}") for p in PARTS if f"{layer}.{p}" in tensors}
-            for layer in head.layers
-        }
-        own = {n: f for n, f in head.layers.items() if PackedParameter.is_meant(f)}
-        fields = {n: f for n, f in head.layers.items() if n not in own}
-        packed.others.tensors = tensors
-        packed._check(
-            {n: Claim.read(each, parts[n], n, name) for n, each in fields.items()},
-            {n: claimed_shape(each, n, name) for n, each in own.items()},
-        )
-
-        def decode(kind, layer):
-            try:
-                return kind.from_file(head.layers[layer], parts[layer])
-            except (ValueError, OverflowError) as error:
-                raise PackedFileError(name, f"layer {layer!r}: {error}") from error
-
-        with ThreadPoolExecutor(_THREADS) as pool:  # sorting runs beside decoding
-            layers = pool.map(partial(decode, PackedLayer), fields)
-            parameters = pool.map(partial(decode, PackedParameter), own)
-            packed.layers = dict(zip(fields, layers, strict=True))
-            packed.others.parameters = dict(zip(own, parameters, strict=True))
+        encoded = Encoded.of(head, container.tensors, name)
+        packed.others.tensors = encoded.others
+        packed._check(*encoded.claims())
+        packed.layers, packed.others.parameters = encoded.decode()
         return packed
 
     def check(self) -> None:
@@ -336,34 +307,12 @@ class PackedModel:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights by the keys of a plain checkpoint; a folded norm becomes one that only shifts."""
-        weights = self.others.state_dict()
-        for name, layer in self.layers.items():
-            weights[f"{name}.weight"] = torch.from_numpy(layer.weight())
-            bias = bias_of(layer)
-            if layer.norm is None:
-                if bias is not None:
-                    weights[f"{name}.bias"] = bias
-                continue
-            one = torch.ones(len(bias))
-            weights |= {
-                f"{layer.norm}.weight": one,
-                f"{layer.norm}.bias": bias,
-                f"{layer.norm}.running_mean": torch.zeros_like(one),
-                f"{layer.norm}.running_var": one - layer.norm_eps,
-            }
-        return weights
+        return plain_weights(self.layers, self.others)
 
     @property
     def float_bytes(self) -> int:
         """Size of the same model in float32, its norms included."""
         return 4 * sum(tensor.numel() for tensor in self.state_dict().values())
-
-    def fix_inputs(self, model: nn.Module) -> None:
-        """Let the layers of a plain model quantize their inputs as the packed ones say."""
-        for name, layer in self.layers.items():
-            module = _submodule(model, name)
-            if layer.activation_bits and module is not None:
-                fix_input(module, layer.activation_bits, layer.clip)
 
     def skeleton(self) -> nn.Module:
         """A plain model on the CPU that these layers and tensors fit; its weights are arbitrary.
@@ -383,33 +332,10 @@ class PackedModel:
             PackedFileError: as :meth:`skeleton`.
         """
         model = self.skeleton()
-        for name, layer in self.layers.items():
-            module = model.get_submodule(name)
-            fill_layer(module, layer)
-            if isinstance(module, DeformConv):
-                _shift_by_norm(module, layer)
-            elif layer.norm is not None:
-                remove_norm(model, layer.norm)
-        model.load_state_dict(self.others.state_dict(), strict=False)
-        self.fix_inputs(model)
+        fill_model(model, self.layers, self.others)
         model.requires_grad_(False)
         return model.eval().to(device or _default_device())
 
 
 def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
-
-
-def _shift_by_norm(module: DeformConv, layer: PackedLayer) -> None:
-    """Let the norm add the bias of a layer that cannot."""
-    if layer.norm is not None:
-        module.norm = FrozenBatchNorm2d(len(module.bias), layer.norm_eps)
-        module.norm.bias.copy_(module.bias)
-    module.bias = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..files import replacing
 from ..packing.container import PackedFileError, is_packed
+from ..packing.filling import fix_inputs
 from ..packing.packed_model import PackedModel
 from ..ternary.layers import OWN_KEYS
 from ..ternary.ternarize import restore_classes
@@ -63,7 +64,7 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
     weights = packed.state_dict()
     if not model.training:
         restore_classes(model)
-        packed.fix_inputs(model)
+        fix_inputs(model, packed.layers)
     expected = {
         name: tuple(tensor.shape)
         for name, tensor in model.state_dict().items()
