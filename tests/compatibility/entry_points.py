@@ -108,8 +108,9 @@ def _train_and_resume(run, case: Case, folder: str, *overrides: str) -> None:
 
 
 def _evaluate(run, case: Case) -> None:
-    """Latent and packed weights."""
-    for weights in (case.latent, case.packed):
+    """Latent, frozen and packed weights."""
+    frozen = case.weights or str(case.folder / "tool/model_final.pth")
+    for weights in (case.latent, frozen, case.packed):
         out = str(case.folder / "evaluated")
         words = ("--config-file", case.config, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out)
         run("--eval-only", *words)
