@@ -40,11 +40,24 @@ from .mistakes import positive, told_in_one_line
 
 __all__ = ["check_gpu", "main"]
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+_CONFIGS = Path(__file__).parents[2] / "configs"
+_NARROW = str(_CONFIGS / "quick_schedules/shapes_mask_rcnn_ptq.yaml")
 _SPLITS = {"train": 32, "val": 12}  # pictures
 _DEFAULTS = {  # of sizes and counts, as long as a user may wait
-    "cuda": {"size": (800, 1333), "batch": 2, "rounds": 5, "iterations": 40},
-    "cpu": {"size": (64, 96), "batch": 1, "rounds": 1, "iterations": 6},
+    "cuda": {
+        "config_file": str(_CONFIGS / "mask_rcnn_R50_ptq.yaml"),
+        "size": (800, 1333),
+        "batch": 2,
+        "rounds": 5,
+        "iterations": 40,
+    },
+    "cpu": {
+        "config_file": _NARROW,
+        "size": (128, 128),
+        "batch": 1,
+        "rounds": 2,
+        "iterations": 6,
+    },
 }
 _SPARSITY = 0.8
 _SHARE = 5  # one of so many layers is quantized, to compare codes
@@ -159,7 +172,7 @@ def _register_pictures(folder: Path) -> None:
 
 def _tuned(kind: str, device: str, iterations: int, folder: str) -> tuple[TernaryTrainer, dict]:
     """Fine-tune the packaged float model with AMP, with ternary weights or without."""
-    cfg = read_config(str(CONFIGS / "quick_schedules/shapes_mask_rcnn_ptq.yaml"), [])
+    cfg = read_config(_NARROW, [])
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = device, True
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("check_gpu_train",), ("check_gpu_val",)
     cfg.TERNARY.ENABLED = kind == "ternary"
@@ -252,24 +265,26 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument(
-        "--config-file", default=str(CONFIGS / "mask_rcnn_R50_ptq.yaml"), help="of the steps"
+        "--config-file", help="of the steps; mask_rcnn_R50_ptq.yaml, the narrow one on a CPU"
     )
     parser.add_argument(
         "--size", type=positive, nargs=2, metavar=("H", "W"),
-        help="of the steps' pictures; 800 1333 on a GPU, 64 96 on a CPU",
+        help="of the steps' pictures; 800 1333 on a GPU, 128 128 on a CPU",
     )  # fmt: skip
     parser.add_argument("--batch", type=positive, help="pictures a step; 2, 1 on a CPU")
-    parser.add_argument("--rounds", type=positive, help="steps of each kind; 5, 1 on a CPU")
+    parser.add_argument("--rounds", type=positive, help="steps of each kind; 5, 2 on a CPU")
     parser.add_argument("--iterations", type=positive, help="of the fine-tunings; 40, 6 on a CPU")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
     defaults = _DEFAULTS[args.device]
     chosen = {key: getattr(args, key) or default for key, default in defaults.items()}
     chosen["size"] = tuple(chosen["size"])
+    if args.device == "cpu":
+        torch.set_num_threads(1)  # threads wait for each other on a busy machine, in vain here
     for logger in ("detectron2", "ptq_det"):
         setup_logger(name=logger)
     with told_in_one_line():
-        result = check_gpu(args.device, args.config_file, **chosen)
+        result = check_gpu(args.device, **chosen)
     print(json.dumps(result))
     sys.exit(1 if result["failed"] else 0)
 
