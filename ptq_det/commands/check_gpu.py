@@ -176,8 +176,8 @@ def _tuned(kind: str, device: str, iterations: int, folder: str) -> tuple[Ternar
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = device, True
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("check_gpu_train",), ("check_gpu_val",)
     cfg.TERNARY.ENABLED = kind == "ternary"
-    cfg.TERNARY.FREEZE_START = 0.7
-    cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = iterations, 0
+    cfg.TERNARY.FREEZE_START = 0.5  # codes are frozen at the end, where the model is rounded
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = max(2, iterations), 0
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = 2, 0.0003
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.OUTPUT_DIR = f"{folder}/{kind}"

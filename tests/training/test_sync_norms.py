@@ -54,8 +54,8 @@ def test_the_trainer_builds_the_model_with_them(gpus, monkeypatch):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = "BN"
     cfg.DATALOADER.NUM_WORKERS = 0
 
-    class Built(Exception):
-        pass
+    class Built(BaseException):
+        """Of no kind that the trainer takes for a mistake in the config."""
 
     def build(cfg):
         cfg = cfg.clone()
@@ -63,7 +63,7 @@ def test_the_trainer_builds_the_model_with_them(gpus, monkeypatch):
         cfg.MODEL.DEVICE = "cpu"
         raise Built(build_float_model(cfg))
 
-    monkeypatch.setattr(TernaryTrainer, "build_model", build)
+    monkeypatch.setattr(TernaryTrainer, "build_model", staticmethod(build))
     with pytest.raises(Built) as found:
         TernaryTrainer(cfg)
     norms = [m for m in found.value.args[0].modules() if isinstance(m, nn.SyncBatchNorm)]
