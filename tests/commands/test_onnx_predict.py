@@ -19,7 +19,7 @@ BUILDING = ["setuptools", "wheel"]
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory):
+def small_device(tmp_path_factory):
     """A fresh environment: what is needed by links to what is installed here, ours by pip."""
     folder = tmp_path_factory.mktemp("device")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
@@ -51,26 +51,28 @@ def run(python, *words, **variables):
     )  # fmt: skip
 
 
-def test_a_device_predicts_from_the_packed_file(device, exported, tmp_path):  # noqa: F811
+def test_a_device_predicts_from_the_packed_file(small_device, exported, tmp_path):  # noqa: F811
     Image.new("RGB", (50, 40), "red").save(tmp_path / "a.png")
     words = [exported / "m.safetensors", tmp_path / "a.png", "--output", tmp_path / "found"]
-    done = run(device, "-m", "ptq_det.commands.onnx_predict", *words, XDG_CACHE_HOME=str(tmp_path))
+    done = run(
+        small_device, "-m", "ptq_det.commands.onnx_predict", *words, XDG_CACHE_HOME=str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     assert "1 drawings" in done.stdout
     assert isinstance(json.loads((tmp_path / "found/results.json").read_text()), list)
     assert (tmp_path / "found/00000_a.jpg").is_file()
 
 
-def test_it_has_no_torch_and_says_what_to_install(device):
-    assert run(device, "-c", "import torch").returncode == 1
-    done = run(device, "-c", "import ptq_det; ptq_det.load_packed")
+def test_it_has_no_torch_and_says_what_to_install(small_device):
+    assert run(small_device, "-c", "import torch").returncode == 1
+    done = run(small_device, "-c", "import ptq_det; ptq_det.load_packed")
     assert "ptq_det.load_packed needs Detectron2" in done.stderr and "pip install" in done.stderr
-    done = run(device, "-c", "from ptq_det.export import export_onnx")
+    done = run(small_device, "-c", "from ptq_det.export import export_onnx")
     assert "export_onnx needs onnx, which is not installed: pip install" in done.stderr
 
 
-def test_without_a_compiler_the_kernels_are_not_there_and_say_so(device):
+def test_without_a_compiler_the_kernels_are_not_there_and_say_so(small_device):
     code = "from ptq_det.kernels import why_no_kernels as why; print(why())"
-    done = run(device, "-c", code)
+    done = run(small_device, "-c", code)
     assert done.returncode == 0, done.stderr
     assert "not built" in done.stdout or "compiler" in done.stdout, done.stdout
