@@ -65,12 +65,14 @@ def _fitting_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
     if not model.training:
         restore_classes(model)
         fix_inputs(model, packed.layers)
-    expected = {
-        name: tuple(tensor.shape)
-        for name, tensor in model.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    expected, found = (
+        {
+            name: tuple(tensor.shape)
+            for name, tensor in tensors.items()
+            if not name.endswith("num_batches_tracked")  # which norms that were folded lack
+        }
+        for tensors in (model.state_dict(), weights)
+    )
     unlike = sorted(
         name
         for name in {*expected, *found}

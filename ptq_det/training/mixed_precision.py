@@ -60,7 +60,13 @@ def use_channels_last(model: nn.Module) -> None:
 
 def _channels_last(module, args):
     first, *others = args
-    return (first.contiguous(memory_format=torch.channels_last), *others)
+    if isinstance(first, dict):  # of levels, as PointRend's mask head takes them
+        return ({name: _laid_out(x) for name, x in first.items()}, *others)
+    return (_laid_out(first), *others)
+
+
+def _laid_out(x):
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _contiguous(module, args, output):

@@ -22,7 +22,7 @@ from ptq_det.plugins import base_config
 from ptq_det.ternary.ternarize import ternary_layers
 from tests.conftest import REPO
 
-__all__ = ["OWN", "STOCK", "Case"]
+__all__ = ["OF_DETECTRON2", "OWN", "STOCK", "Case"]
 
 _get_cfg = detectron2.config.get_cfg
 
@@ -220,3 +220,6 @@ STOCK = {
 }
 """By the column of the table. Each takes a :class:`Case` and raises what goes wrong; those behind
 the first use what it left. ``STOCK`` are scripts of Detectron2's repository."""
+
+OF_DETECTRON2 = {"`DefaultPredictor`", *STOCK}
+"""Those that a float model goes through too."""

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from .entry_points import OWN, STOCK, Case
+from .entry_points import OF_DETECTRON2, OWN, STOCK, Case
 from .kinds import KINDS
 from .pictures import register_pictures, write_proposals
 
@@ -55,7 +55,7 @@ def rows(kinds, detectron2: Path | None, folder: Path) -> dict[str, dict[str, st
         for name, entry_point in (OWN if detectron2 is None else OWN | STOCK).items():
             start = time.perf_counter()
             result = run(entry_point, case, own / "log.txt")
-            if result != "yes" and name in STOCK:
+            if result != "yes" and name in OF_DETECTRON2:
                 in_float = run(entry_point, case.in_float(), own / "log_in_float.txt")
                 result = result if in_float == "yes" else f"{in_float} (in float too)"
             found[kind.name][name] = result

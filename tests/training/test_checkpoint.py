@@ -73,3 +73,18 @@ def test_loading_the_module_again_does_not_recurse(cfg, tmp_path):
     model = build_float_model(cfg)
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
     DetectionCheckpointer(build_float_model(cfg)).load(str(tmp_path / "w.pth"))
+
+
+def test_a_norm_that_stayed_in_the_packed_file_counts_batches(cfg, tmp_path, monkeypatch):
+    """As that of TridentNet's convolutions."""
+    model = build_float_model(cfg)
+    ternarize(model, cfg)
+    pack_model(model.eval(), cfg, tmp_path / "m.safetensors")
+    apart = torch.nn.BatchNorm2d(4)
+    torch.nn.init.normal_(apart.weight)
+    folded, own = PackedModel.state_dict, {f"apart.{k}": v for k, v in apart.state_dict().items()}
+    monkeypatch.setattr(PackedModel, "state_dict", lambda packed: folded(packed) | own)
+    other = build_float_model(cfg).eval()
+    other.apart = torch.nn.BatchNorm2d(4)
+    DetectionCheckpointer(other).load(str(tmp_path / "m.safetensors"))
+    assert torch.equal(other.apart.weight, apart.weight)

@@ -6,7 +6,7 @@ from detectron2.utils.events import EventStorage
 
 from ptq_det import TernaryTrainer
 from ptq_det.modeling.meta_arch import build_float_model
-from ptq_det.training.mixed_precision import use_bfloat16, use_channels_last
+from ptq_det.training.mixed_precision import _channels_last, use_bfloat16, use_channels_last
 
 
 @pytest.fixture
@@ -119,3 +119,11 @@ def test_trainer_uses_what_its_device_has(cfg, device):
     assert seen[0] is {"cpu": torch.bfloat16, "cuda": torch.float16}[device]
     assert isinstance(trainer._trainer, AMPTrainer) == (device == "cuda")
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_levels_of_a_mask_head_are_laid_out_too():
+    """As PointRend's takes them."""
+    levels = {"p2": torch.rand(1, 4, 6, 6), "boxes": torch.rand(3, 4)}
+    found, other = _channels_last(None, (levels, "instances"))
+    assert found["p2"].is_contiguous(memory_format=torch.channels_last) and other == "instances"
+    torch.testing.assert_close(found, levels)
