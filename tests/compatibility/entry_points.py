@@ -4,6 +4,7 @@ Detectron2's scripts are those of its repository, with the two lines ``import pt
 ``ptq_det.add_ternary_config(cfg)`` behind their ``get_cfg()``.
 """
 
+import functools
 import logging
 import runpy
 import sys
@@ -192,12 +193,11 @@ def _analyze(case):
     case.stock("tools/analyze_model.py", *words)
 
 
-def _export(case):
-    for method, weights in (("tracing", case.latent), ("scripting", case.packed)):
-        out = case.folder / method
-        words = ["--export-method", method, "--config-file", case.config, "--output", str(out)]
-        case.stock("tools/deploy/export_model.py", *words, "MODEL.WEIGHTS", weights)
-        assert (out / "model.ts").exists()
+def _export(method, case):
+    words = ["--export-method", method, "--config-file", case.config]
+    words += ["--output", str(case.folder / method)]
+    case.stock("tools/deploy/export_model.py", *words, "MODEL.WEIGHTS", case.latent)
+    assert (case.folder / method / "model.ts").exists()
 
 
 _SHORT = ("TERNARY.COMPENSATION", "1", "TERNARY.DISTILLATION", "0.0")
@@ -216,7 +216,8 @@ STOCK = {
     "`plain_train_net.py`": _plain_train,
     "`demo.py`": _stock_demo,
     "`analyze_model.py`": _analyze,
-    "`export_model.py`": _export,
+    "`export_model.py`, tracing": functools.partial(_export, "tracing"),
+    "scripting": functools.partial(_export, "scripting"),
 }
 """By the column of the table. Each takes a :class:`Case` and raises what goes wrong; those behind
 the first use what it left. ``STOCK`` are scripts of Detectron2's repository."""

@@ -117,7 +117,7 @@ KINDS = [
         "DeepLab",
         "Cityscapes-SemanticSegmentation/deeplab_v3_R_103_os16_mg124_poly_90k_bs16.yaml",
         "DeepLab:detectron2.projects.deeplab",
-        ("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 16, "INPUT.CROP.ENABLED", False,
+        ("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 32, "INPUT.CROP.ENABLED", False,
          "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR",
          "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [8], "MODEL.RESNETS.DEPTH", 50),
         pixels=True,

@@ -34,7 +34,7 @@ def run(entry_point: Callable[[Case], None], case: Case, log: Path) -> str:
                 file.flush()
                 said = [line for line in log.read_text().splitlines() if "error: " in line]
                 text = said[-1].partition("error: ")[2] if said else text
-            return text.splitlines()[0][:200]
+            return text.replace(f"{case.folder}/", "").splitlines()[0][:300]
     return "yes"
 
 
