@@ -24,7 +24,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ..data.shapes import generate_shapes
-from ..data.weights import WEIGHTS_FOLDER
+from ..data.weights import CONFIGS_FOLDER, WEIGHTS_FOLDER
 from ..errors import InputError
 from ..inference import load_packed
 from ..packing.packed_model import PackedModel
@@ -40,12 +40,12 @@ from .mistakes import positive, told_in_one_line
 
 __all__ = ["check_gpu", "main"]
 
-_CONFIGS = Path(__file__).parents[2] / "configs"
-_NARROW = str(_CONFIGS / "quick_schedules/shapes_mask_rcnn_ptq.yaml")
+
+_NARROW = str(CONFIGS_FOLDER / "quick_schedules/shapes_mask_rcnn_ptq.yaml")
 _SPLITS = {"train": 32, "val": 12}  # pictures
 _DEFAULTS = {  # of sizes and counts, as long as a user may wait
     "cuda": {
-        "config_file": str(_CONFIGS / "mask_rcnn_R50_ptq.yaml"),
+        "config_file": str(CONFIGS_FOLDER / "mask_rcnn_R50_ptq.yaml"),
         "size": (800, 1333),
         "batch": 2,
         "rounds": 5,
