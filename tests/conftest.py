@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import setuptools  # noqa: F401  (behind distutils, which some library imports, it cannot be)
+
 import tests.deformable  # noqa: F401  # isort: skip  (before anything of Detectron2)
 
 import pytest

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from inspect import signature
 from itertools import product
 
 import pytest
@@ -92,8 +93,8 @@ def test_every_quantizer_s_test_holds_for_the_skeleton(extended):
     tests = [getattr(EVERY(), name) for name in dir(EVERY) if name.startswith("test_")]
     assert len(tests) >= 6
     for test, weight in product(tests, ODD_WEIGHTS):
-        takes_weight = "weight" in test.__code__.co_varnames[: test.__code__.co_argcount]
-        test(quantizer, weight) if takes_weight else test(quantizer)
+        given = {"quantizer": quantizer, "weight": weight, "device": "cpu"}
+        test(**{name: given[name] for name in signature(test).parameters})
 
 
 def test_a_builder_from_outside_is_used_by_config(extended, cfg):
