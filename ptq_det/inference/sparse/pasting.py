@@ -13,6 +13,10 @@ __all__ = ["PastingRCNN"]
 class _PastedMasks(ROIMasks):
     """Masks of boxes, as Detectron2's postprocessing takes them."""
 
+    def __getitem__(self, item) -> "_PastedMasks":
+        """Of boxes that are chosen."""
+        return _PastedMasks(super().__getitem__(item).tensor)
+
     def to_bitmasks(self, boxes: Tensor, height: int, width: int, threshold: float = 0.5):
         """As Detectron2's; ``boxes`` are ``Boxes``, as it passes them."""
         masks, corners = self.tensor.float().numpy(), boxes.tensor.numpy()
