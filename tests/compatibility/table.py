@@ -9,14 +9,16 @@ message; the log of each entry point lies in the folder that is printed at the e
 import argparse
 import contextlib
 import os
+import re
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from .entry_points import OF_DETECTRON2, OWN, STOCK, Case
-from .kinds import KINDS
+from .kinds import KINDS, Kind
+from .lazy import LAZY_ENTRY_POINTS, LAZY_KINDS, LazyCase
 from .pictures import register_pictures, write_proposals
 
 _MARKS = ("<!-- the table -->", "<!-- its end -->")
@@ -38,40 +40,60 @@ def run(entry_point: Callable[[Case], None], case: Case, log: Path) -> str:
     return "yes"
 
 
-def rows(kinds, detectron2: Path | None, folder: Path) -> dict[str, dict[str, str]]:
-    """What each entry point made of each kind."""
+def prepare(folder: Path) -> None:
+    """Draw the pictures, and what else models read."""
     register_pictures(folder)
     for split in ("train", "val"):
         write_proposals(folder / f"{split}.pkl", split)
+
+
+def cases(kinds: list[Kind], detectron2: Path | None, folder: Path) -> Iterator[tuple[str, Case]]:
+    """A case of each kind; those of projects where there is Detectron2's repository."""
     picture = next((folder / "val").glob("*"))
-    found = {}
     for kind in kinds:
-        if kind.project and detectron2 is None:
-            continue
-        own = folder / kind.name.replace(" ", "_").replace(",", "")
-        own.mkdir()
-        case = Case(kind.cfg(detectron2, folder), own, detectron2, picture)
-        found[kind.name] = {}
-        for name, entry_point in (OWN if detectron2 is None else OWN | STOCK).items():
+        if detectron2 is not None or not kind.project:
+            cfg = kind.cfg(detectron2, folder)
+            yield kind.name, Case(cfg, own_folder(folder, kind.name), detectron2, picture)
+
+
+def lazy_cases(names: Iterable[str], detectron2: Path | None, folder: Path):
+    """The same of lazy configs."""
+    for name in names:
+        yield name, LazyCase(name, own_folder(folder, name), detectron2)
+
+
+def own_folder(folder: Path, name: str) -> Path:
+    """A folder for a kind."""
+    own = folder / re.sub(r"\W+", "_", name)
+    own.mkdir()
+    return own
+
+
+def results(named: Iterable[tuple[str, Case]], entry_points: dict) -> dict[str, dict[str, str]]:
+    """What each entry point made of each kind."""
+    found = {}
+    for kind, case in named:
+        found[kind] = {}
+        for name, entry_point in entry_points.items():
             start = time.perf_counter()
-            result = run(entry_point, case, own / "log.txt")
+            result = run(entry_point, case, case.folder / "log.txt")
             if result != "yes" and name in OF_DETECTRON2:
-                in_float = run(entry_point, case.in_float(), own / "log_in_float.txt")
+                in_float = run(entry_point, case.in_float(), case.folder / "log_in_float.txt")
                 result = result if in_float == "yes" else f"{in_float} (in float too)"
-            found[kind.name][name] = result
-            print(f"{kind.name} | {name} | {result} | {time.perf_counter() - start:.0f} s")
+            found[kind][name] = result
+            print(f"{kind} | {name} | {result} | {time.perf_counter() - start:.0f} s")
     return found
 
 
-def markdown(found: dict[str, dict[str, str]]) -> str:
+def markdown(found: dict[str, dict[str, str]], names: Iterable[str]) -> str:
     """A table whose cells say yes or point to the message below it."""
-    names = list(OWN | STOCK)
+    names = list(names)
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     messages: list[str] = []
-    for kind, results in found.items():
+    for kind, of_kind in found.items():
         cells = []
         for name in names:
-            text = results.get(name, "")
+            text = of_kind.get(name, "")
             if text not in ("yes", ""):
                 if text not in messages:
                     messages.append(text)
@@ -79,7 +101,7 @@ def markdown(found: dict[str, dict[str, str]]) -> str:
             cells.append(text)
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     notes = [f"{i}. {text}" for i, text in enumerate(messages, start=1)]
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def main():
@@ -92,8 +114,17 @@ def main():
     args = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     folder = Path(tempfile.mkdtemp(prefix="compatibility"))
+    prepare(folder)
     kinds = [kind for kind in KINDS if not args.kinds or kind.name in args.kinds]
-    table = markdown(rows(kinds, args.detectron2, folder))
+    lazy = [name for name in LAZY_KINDS if not args.kinds or name in args.kinds]
+    own, lazily = (OWN | STOCK), dict(LAZY_ENTRY_POINTS)
+    if args.detectron2 is None:
+        own, lazily = OWN, {n: e for n, e in lazily.items() if "stock" not in n}
+    tables = [
+        markdown(results(cases(kinds, args.detectron2, folder), own), OWN | STOCK),
+        markdown(results(lazy_cases(lazy, args.detectron2, folder), lazily), LAZY_ENTRY_POINTS),
+    ]
+    table = "\n\n".join(tables)
     print(f"\n{table}\n\nlogs: {folder}/*/log.txt")
     if args.write:
         before, rest = args.write.read_text().split(_MARKS[0])
