@@ -1,13 +1,9 @@
 """Fine-tunes and evaluates a ternary detector; used like Detectron2's own train_net.py."""
 
-import sys
-import time
-
-from detectron2.engine import default_argument_parser, default_setup, hooks, launch
+from detectron2.engine import default_argument_parser, default_setup, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessExitedException
 
 from ..errors import InputError
 from ..inference.evaluation import (
@@ -19,11 +15,11 @@ from ..packing.filled import load_filled
 from ..ternary.norms import fold_norms
 from ..training.config_file import find_config_file, read_config
 from ..training.preflight import preflight
-from ..training.processes import leave_process_group
 from ..training.resuming import last_checkpoint
 from ..training.setting_checks import building
 from ..training.trainer import TernaryTrainer
 from .inputs import IMPORT
+from .launching import in_processes, told_once
 from .mistakes import told_in_one_line
 
 __all__ = ["main"]
@@ -85,15 +81,8 @@ def run(args, cfg):
     """What each process does."""
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ptq_det")
-    try:
-        results = (evaluate if args.eval_only else train)(cfg, args.resume)
-    except InputError as error:
-        if not comm.is_main_process():
-            time.sleep(60)  # the first process says it for all, and ends them
-        print(f"\nerror: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    leave_process_group()
-    return results
+    with told_once():
+        return (evaluate if args.eval_only else train)(cfg, args.resume)
 
 
 def main() -> None:
@@ -108,17 +97,7 @@ def main() -> None:
     args = parser.parse_args()
     with told_in_one_line():
         cfg = setup(args)
-    try:
-        launch(
-            run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args, cfg),
-        )
-    except ProcessExitedException as error:  # a worker has said why
-        sys.exit(error.exit_code)
+    in_processes(run, args, args, cfg)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from detectron2 import model_zoo
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.mvit import MViT
-from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
 from detectron2.modeling.backbone.swin import SwinTransformer
 from detectron2.modeling.backbone.vit import ViT
 from detectron2.modeling.meta_arch.fcos import FCOSHead
@@ -17,22 +16,7 @@ from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.settings import TernarySettings
 from ptq_det.ternary import kept_layers as module
 from ptq_det.ternary.kept_layers import kept_layers
-
-
-def regnet():
-    return RegNet(
-        stem_class=SimpleStem,
-        stem_width=8,
-        block_class=ResBottleneckBlock,
-        depth=2,
-        w_a=8,
-        w_0=8,
-        w_m=2.0,
-        group_width=4,
-        norm="BN",
-        out_features=["s1"],
-    )
-
+from tests.regnet import narrow_regnet
 
 BACKBONES = {
     "ViT": (
@@ -46,7 +30,7 @@ BACKBONES = {
         ),
         {"patch_embed.proj"},
     ),
-    "RegNet": (regnet, {"stem.conv"}),
+    "RegNet": (narrow_regnet, {"stem.conv"}),
     "FCOS": (
         lambda: FCOSHead(
             input_shape=[ShapeSpec(channels=32)],

@@ -8,12 +8,12 @@ from detectron2.layers import (
     FrozenBatchNorm2d,
     NaiveSyncBatchNorm,
 )
-from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
 from torch import nn
 
 from ptq_det import ternarize
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.norms import find_norms, fold_norms, norm_factor_and_shift
+from tests.regnet import narrow_regnet
 
 
 def test_every_norm_of_a_residual_network_is_found():
@@ -196,22 +196,7 @@ def test_looking_for_norms_does_not_turn_a_cycle():
 
 
 def test_norms_of_parts_are_found_where_the_whole_cannot_be_traced():
-    model = nn.ModuleDict(
-        {
-            "backbone": RegNet(
-                stem_class=SimpleStem,
-                stem_width=8,
-                block_class=ResBottleneckBlock,
-                depth=3,
-                w_a=8,
-                w_0=8,
-                w_m=2.0,
-                group_width=4,
-                norm="BN",
-                out_features=["s1"],
-            )
-        }
-    ).eval()
+    model = nn.ModuleDict({"backbone": narrow_regnet(3)}).eval()
     found = find_norms(model)
     assert found["backbone.stem.conv"] == "backbone.stem.bn"
     assert found["backbone.s1.b1.f.a"] == "backbone.s1.b1.f.a_bn"
