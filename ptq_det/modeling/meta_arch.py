@@ -6,6 +6,7 @@ a float model in its place would train without a word, and with latent weights f
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -25,7 +26,7 @@ class _HonouringRegistry(Registry):
 
     def get(self, name: str) -> Any:
         found = super().get(name)
-        return _honouring(found) if isinstance(found, type) else found
+        return _honouring(found) if isinstance(found, type) else _honouring_function(found)
 
 
 def honour_ternary() -> None:
@@ -75,6 +76,19 @@ def _honouring(kind: type) -> type:
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(Honouring, name, getattr(kind, name))
     return Honouring
+
+
+def _honouring_function(function: Callable) -> Callable:
+    """A function that makes the models of another one ternary if their config says so."""
+
+    @functools.wraps(function)
+    def build(cfg, *args, **options):
+        model = function(cfg, *args, **options)
+        if isinstance(cfg, CfgNode) and "TERNARY" in cfg:
+            _make_ternary(model, cfg)
+        return model
+
+    return build
 
 
 def _make_ternary(model: nn.Module, cfg: CfgNode) -> None:

@@ -13,7 +13,10 @@ from .pack_layer import first_names
 from .packed_layer import KERNEL, PackedLayer
 from .skeleton import MOST_WEIGHTS
 
-__all__ = ["Claim", "check_claims", "check_total", "claimed_shape"]
+__all__ = ["Claim", "check_claims", "check_density", "check_total", "claimed_shape"]
+
+_FREE_WEIGHTS = 1 << 20  # that are not counted against bytes
+_WEIGHTS_A_BYTE = 128  # ten times as many as at 95 % zeros
 
 _MOST_AXES = 8  # of a parameter that belongs to no layer
 
@@ -64,10 +67,24 @@ def check_total(
 ) -> None:
     """Raise :class:`PackedFileError` where layers and parameters have more weights than a file may
     claim, all together: what bounds memory where there is no model to hold a file against."""
-    shapes = [claim.shape for claim in layers.values()]
-    total = sum(map(math.prod, [*shapes, *parameters.values()]))
+    total = _total(layers, parameters)
     if total > MOST_WEIGHTS:
         raise PackedFileError(path, f"its layers have {total} weights")
+
+
+def check_density(
+    layers: dict[str, Claim], parameters: dict[str, tuple[int, ...]], coded: int, path: str
+) -> None:
+    """Raise :class:`PackedFileError` where they have more weights than so many bytes are likely to
+    hold: what bounds time and memory where there is no model to hold a file against."""
+    total = _total(layers, parameters)
+    if total > _FREE_WEIGHTS + _WEIGHTS_A_BYTE * coded:
+        raise PackedFileError(path, f"its layers have {total} weights in {coded} bytes")
+
+
+def _total(layers: dict[str, Claim], parameters: dict[str, tuple[int, ...]]) -> int:
+    shapes = [claim.shape for claim in layers.values()]
+    return sum(map(math.prod, [*shapes, *parameters.values()]))
 
 
 def claimed_shape(fields: dict, name: str, path: str) -> tuple[int, ...]:

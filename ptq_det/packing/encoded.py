@@ -60,6 +60,11 @@ class Encoded:
         layers = {n: f for n, f in head.layers.items() if n not in parameters}
         return cls(layers, parameters, parts, others, path)
 
+    @property
+    def coded_bytes(self) -> int:
+        """Of all tensors of layers and parameters."""
+        return sum(tensor.nbytes for parts in self.parts.values() for tensor in parts.values())
+
     def claims(self) -> tuple[dict[str, Claim], dict[str, tuple[int, ...]]]:
         """What is claimed of layers, and the shapes of parameters.
 

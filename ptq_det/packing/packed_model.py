@@ -19,7 +19,7 @@ from ..plugins import base_config
 from ..settings import TernarySettings
 from ..ternary.ternarize import ternary_layers, unwrap
 from .architecture import Architecture
-from .claims import Claim, check_claims, check_total
+from .claims import Claim, check_claims, check_density, check_total
 from .container import Container, PackedFileError
 from .encoded import Encoded, encode
 from .filling import fill_model, plain_weights
@@ -129,9 +129,11 @@ class PackedModel:
             architecture = Architecture("detectron2" if isinstance(cfg, CfgNode) else "module")
         modes = [(module, module.training) for module in model.modules()]
         model.eval()  # as which layers take weights that are ternary already as they are
-        layers = pack_layers(model, settings_in(cfg).float_layers)
-        for module, training in modes:
-            module.training = training
+        try:
+            layers = pack_layers(model, settings_in(cfg).float_layers)
+        finally:
+            for module, training in modes:
+                module.training = training
         others = pack_others(model, layers, settings_in(cfg).float_layers)
         if architecture.has_config:
             text, classes = config_text(cfg), class_names(cfg)
@@ -218,7 +220,10 @@ class PackedModel:
             return packed
         encoded = Encoded.of(head, container.tensors, name)
         packed.others.tensors = encoded.others
-        packed._check(*encoded.claims())
+        claims, parameters = encoded.claims()
+        if not packed._is_built():
+            check_density(claims, parameters, encoded.coded_bytes, name)
+        packed._check(claims, parameters)
         packed.layers, packed.others.parameters = encoded.decode()
         return packed
 

@@ -43,11 +43,11 @@ class WithoutRandomWeights(TorchFunctionMode):
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        left_out = getattr(function, "__module__", None) == "torch.nn.init"
-        if function in (torch.Tensor.normal_, torch.Tensor.uniform_):
-            left_out = isinstance(args[0], nn.Parameter)
-        if left_out:
-            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        fills = getattr(function, "__module__", None) == "torch.nn.init"
+        if fills or function in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            filled = kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+            if isinstance(filled, nn.Parameter):
+                return filled
         return function(*args, **(kwargs or {}))
 
 

@@ -1,5 +1,7 @@
 """The forward weight that was last computed, and whether it still is the one."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,9 @@ class ForwardWeightCache:
     compared: weights that are set through ``.data``, averages that are put in their place and
     weights made in inference mode leave no other trace. Copies and pickles of a model start without
     it.
+
+    Attributes:
+        is_used: whether a backward pass of compiled code has gone through what is kept.
     """
 
     def __init__(self):
@@ -23,26 +28,30 @@ class ForwardWeightCache:
 
     def clear(self) -> None:
         """Forget it."""
-        self._key = self._sources = self._value = None
+        self._kept = None  # key, sources and value: whole at any time, for other threads
+        self.is_used = False
 
-    def get(self, sources: list[Tensor], key: tuple, training: bool) -> Tensor | None:
-        """The forward weight, or None where it has to be computed.
+    def get(self, sources: list[Tensor], key: tuple, training: bool) -> Any:
+        """What was kept, or None where it has to be computed.
 
         Args:
             sources: what it is derived from.
             key: of all else.
             training: whether it is used to train.
         """
-        key = self._whole_key(sources, key, training)
-        fits = self._value is not None and key == self._key
+        kept = self._kept
+        if kept is None:
+            return None
+        kept_key, kept_sources, value = kept
+        fits = kept_key == self._whole_key(sources, key, training)
         if fits and not training:
-            fits = all(map(torch.equal, sources, self._sources))
-        return self._value if fits else None
+            fits = all(map(torch.equal, sources, kept_sources))
+        return value if fits else None
 
-    def put(self, value: Tensor, sources: list[Tensor], key: tuple, training: bool) -> Tensor:
-        """Keep a forward weight; arguments as of :meth:`get`."""
-        self._key, self._value = self._whole_key(sources, key, training), value
-        self._sources = None if training else [each.detach().clone() for each in sources]
+    def put(self, value: Any, sources: list[Tensor], key: tuple, training: bool) -> Any:
+        """Keep a value; arguments as of :meth:`get`."""
+        copies = None if training else [each.detach().clone() for each in sources]
+        self._kept = (self._whole_key(sources, key, training), copies, value)
         return value
 
     @staticmethod

@@ -51,7 +51,10 @@ def compiled_forward_weight(weight: Tensor, scale: Tensor | None, number: Tensor
 
     A copy, since compiled code takes memory of what it does not need any more.
     """
-    return torch.empty_like(weight).copy_(_layers[int(number)].value_and_rule()[0])
+    layer = _layers[int(number)]
+    if layer.ternary.cache.is_used:
+        layer.ternary.cache.clear()
+    return torch.empty_like(weight).copy_(layer.value_and_rule()[0])
 
 
 @compiled_forward_weight.register_fake

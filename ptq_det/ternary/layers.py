@@ -7,7 +7,6 @@ loads into the layer it replaced.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,11 @@ from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..quantizers import Quantizer
-from .cache import ForwardWeightCache
 from .compiled import EXPORTED, SCRIPTED, compiled_forward_weight, give_number, untraced
 from .filters import from_filters, to_filters
-from .network_threshold import NetworkThreshold
 from .schedule import Stage
-from .straight_through import Decay, forward_weight, substitute
+from .state import TernaryState
+from .straight_through import forward_weight, substitute
 
 __all__ = [
     "DEFORMABLE",
@@ -55,31 +52,6 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *DEFORMABLE)
 def is_layer(module: nn.Module) -> bool:
     """Whether it is a layer: a convolution (deformable, transposed) or a linear layer."""
     return isinstance(module, _LAYERS)
-
-
-@dataclass
-class TernaryState:
-    """What a ternary layer knows beside its parameters; not saved.
-
-    Attributes:
-        stage: stage of the fine-tuning; None outside of one, where a weight that is ternary
-            already is taken as it is and any other is ternarized.
-        sparsity: target fraction of zeros.
-        plain: class that the layer had before.
-        ratio: fraction of the target that is asked for now (pruning stage).
-        network: what gives the network's pruning threshold; None for the layer's own.
-        loaded: whether a checkpoint has filled the weight since the layer became ternary.
-    """
-
-    quantizer: Quantizer
-    sparsity: float
-    decay: Decay
-    plain: type[nn.Module]
-    stage: Stage | None = None
-    ratio: float = 1.0
-    network: NetworkThreshold | None = None
-    loaded: bool = False
-    cache: ForwardWeightCache = field(default_factory=ForwardWeightCache)
 
 
 class TernaryLayer:
@@ -118,8 +90,10 @@ class TernaryLayer:
         if torch.compiler.is_compiling():
             return compiled_forward_weight(self.weight, self.scale, self.number)
         training = self.training and torch.is_grad_enabled()
+        is_tracing = torch.jit.is_tracing()
         with untraced():
-            return self._cached(training, self._compute_forward_weight)
+            value = self._cached(training, self._compute_forward_weight)
+            return value.detach() if is_tracing else value  # constants have no gradient
 
     def value_and_rule(self) -> tuple[Tensor, Callable]:
         """What :meth:`forward_weight` gives, detached, and :meth:`_quantize`'s rule; for compiled
@@ -225,7 +199,9 @@ class TernaryLayer:
 
     def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         """Those of weight and scale from that of what :meth:`value_and_rule` gave."""
-        return self._gradients(grad, self.value_and_rule()[1])
+        rule = self.value_and_rule()[1]
+        self.ternary.cache.is_used = True  # a step follows, which may leave no trace
+        return self._gradients(grad, rule)
 
     def _gradients(self, grad: Tensor, rule: Callable) -> tuple[Tensor, Tensor | None]:
         if self.ternary.stage is None:

@@ -24,9 +24,9 @@ from .layers import (
     TernaryConvTranspose2d,
     TernaryLayer,
     TernaryLinear,
-    TernaryState,
 )
 from .network_threshold import NetworkThreshold, forget_threshold
+from .state import TernaryState
 from .straight_through import Decay
 
 __all__ = [
@@ -158,7 +158,7 @@ def make_plain(model: nn.Module) -> None:
     """
     for layer in ternary_layers(model).values():
         training, layer.training = layer.training, False  # codes that are frozen stay
-        layer.weight.copy_(layer.codes_and_value()[1])
+        layer.weight.copy_(layer.forward_weight())
         layer.training = training
     restore_classes(model)
 

@@ -46,6 +46,20 @@ def test_the_registry_gives_what_classes_are_made_of(cfg):
     assert type(plain) is GeneralizedRCNN and not ternary_layers(plain)  # there is no config
 
 
+def test_a_function_that_makes_a_network_is_honoured(cfg):
+    def tiny(cfg):
+        return nn.Sequential(nn.Conv2d(8, 8, 3))
+
+    META_ARCH_REGISTRY.register(tiny)
+    cfg.MODEL.META_ARCHITECTURE = "tiny"
+    cfg.TERNARY.SPARSITY_OVERRIDES = []
+    try:
+        assert list(ternary_layers(build_model(cfg))) == ["0"]
+        assert not ternary_layers(build_float_model(cfg))
+    finally:
+        del META_ARCH_REGISTRY._obj_map["tiny"]
+
+
 def test_a_network_from_outside_is_honoured_too(cfg):
     class Tiny(nn.Module):
         def __init__(self, cfg):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ptq_det.packing import PackedFileError
-from ptq_det.packing.claims import Claim, check_claims, claimed_shape
+from ptq_det.packing.claims import Claim, check_claims, check_density, claimed_shape
 
 
 def model():
@@ -81,3 +81,10 @@ def test_shapes_of_parameters_that_claim_too_much_or_nothing(shape):
 
 def test_the_shape_of_a_parameter():
     assert claimed_shape({"shape": [1, 64, 40]}, "x", "m") == (1, 64, 40)
+
+
+def test_more_weights_than_bytes_are_likely_to_hold():
+    layers = {"fc": Claim((1000, 3000), 1, False, None)}
+    check_density(layers, {"p": (100,)}, 1 << 16, "m")
+    with pytest.raises(PackedFileError, match="m: its layers have 3000100 weights in 9 bytes"):
+        check_density(layers, {"p": (100,)}, 9, "m")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections import OrderedDict
 
 import pytest
@@ -193,6 +194,18 @@ def test_forged_files_are_refused(packed):
     forge(path, config="{}", layers=json.dumps(layers))
     with pytest.raises(PackedFileError, match=r"its layers have 16\d+ weights"):
         PackedModel.read(path)
+
+
+def test_much_claimed_in_few_bytes_is_refused_at_once(packed):
+    """Where there is no model, which would tell that it is not the file's."""
+    path, _, _ = packed
+    layers = json.loads(Container.read(path).metadata["layers"])
+    layers["p"] = {"shape": [1 << 15, 1 << 14], "parameter": True}
+    forge(path, layers=json.dumps(layers))
+    start = time.perf_counter()
+    with pytest.raises(PackedFileError, match=r"weights in \d+ bytes"):
+        PackedModel.read(path)
+    assert time.perf_counter() - start < 2
 
 
 def test_a_copy_is_emptied_of_what_a_file_holds_alone():

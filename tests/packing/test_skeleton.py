@@ -18,6 +18,15 @@ def test_building_draws_no_random_weights(cfg):
     assert model.state_dict().keys() == build_float_model(cfg).state_dict().keys()
 
 
+def test_what_is_no_parameter_is_filled():
+    """A file does not have it."""
+    with WithoutRandomWeights():
+        scale, weight = torch.empty(3), nn.Parameter(torch.full((3,), 7.0))
+        assert nn.init.constant_(tensor=scale, val=2.0) is scale
+        assert nn.init.constant_(weight, 2.0) is weight
+    assert scale.tolist() == [2.0] * 3 and weight.tolist() == [7.0] * 3
+
+
 def test_shapes_alone_need_no_memory(cfg):
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 1 << 14
     model = build_skeleton(Architecture(), cfg, "m", "meta")

@@ -118,6 +118,23 @@ def test_a_copy_and_a_pickle_have_forward_weights_of_their_own(tmp_path):
             assert not torch.allclose(compiled(model.eval())(INPUT), wanted)
 
 
+def test_updates_that_leave_no_trace_are_seen_by_the_next_step():
+    losses = []
+    for wrap in (lambda model: model, compiled):
+        model = stack(sparsity=0.5)
+        forward, found = wrap(model), []
+        for _ in range(4):
+            loss = forward(INPUT).square().mean()
+            loss.backward()
+            found.append(loss.detach())
+            for parameter in model.parameters():
+                parameter.data -= 0.05 * parameter.grad
+                parameter.grad = None
+        losses.append(torch.stack(found))
+    torch.testing.assert_close(*losses)
+    assert losses[0][-1] < 0.9 * losses[0][0]
+
+
 def test_the_operator_keeps_pytorch_s_rules():
     layer = stack(quantizer="TTQ", sparsity=0.5)[0].to(memory_format=torch.channels_last)
     arguments = (layer.weight, layer.scale, layer.number)

@@ -13,6 +13,7 @@ from ptq_det import ternarize
 from ptq_det.errors import InputError, UntrainedLayersError
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.layers import TernaryLayer
+from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import (
     check_trained,
     make_plain,
@@ -222,6 +223,30 @@ def test_ternary_layers_are_traced_and_their_operations_counted(cfg):
     make_plain(plain)
     own = FlopCountAnalysis(plain, x).unsupported_ops_warnings(False).total()
     assert own <= counted < 1.1 * own
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_they_are_traced_where_gradients_are_recorded(mode, cfg):
+    model, x = ternary_stack(cfg), torch.rand(2, 8, 8, 8)
+    getattr(model, mode)()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, x)
+    torch.testing.assert_close(traced(x), model(x))
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_model_made_plain_in_a_stage_computes_what_it_did(stage, cfg):
+    model, x = ternary_stack(cfg).eval(), torch.rand(2, 8, 8, 8)
+    for layer in ternary_layers(model).values():
+        if stage is Stage.FROZEN:
+            layer.snap()
+        layer.ternary.stage, layer.ternary.ratio = stage, 0.5
+        layer.forget()
+    with torch.no_grad():
+        wanted = model(x)
+    make_plain(model)
+    torch.testing.assert_close(model(x), wanted)
 
 
 def test_wrappers_are_looked_through(cfg):
