@@ -30,7 +30,8 @@ KERNELS = [
         f"ptq_det.kernels._{kind}",
         [f"{SOURCES}/convolution.cpp", f"{SOURCES}/detector.cpp"],
         depends=["setup.py", *map(str, HERE.glob(f"{SOURCES}/*.h"))],
-        extra_compile_args=["-std=c++17", "-O3", "-g0", *flags],
+        # Python is built with -fwrapv, which costs these loops up to 8 %.
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fno-wrapv", "-fstrict-overflow", *flags],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,  # without a compiler the other engines run
