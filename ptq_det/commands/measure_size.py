@@ -8,7 +8,6 @@ W is a ternary checkpoint, a packed file, or a float checkpoint, which is ternar
 """
 
 import argparse
-import logging
 import sys
 import warnings
 
@@ -33,11 +32,6 @@ def parse():
     model.add_argument("--config-file", help="config of a detector")
     model.add_argument("--torchvision", choices=sorted(NETWORKS), help="a classification network")
     parser.add_argument("--import", **IMPORT)
-    parser.add_argument("--weights", help="as W with --torchvision; goes with the next release")
-    parser.add_argument(
-        "--calibrate", metavar="DATASET", help="as tools/pack.py has it; goes with the next release"
-    )
-    parser.add_argument("--output", help="as tools/pack.py has it; goes with the next release")
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--plot", help="file for a picture of where the bytes are, .png")
     parser.add_argument(
@@ -48,12 +42,6 @@ def parse():
     args.look_into = not (args.config_file or args.torchvision)
     if args.look_into and len(args.words) != 1:
         parser.error("give a packed file alone, --config-file or --torchvision")
-    if args.look_into and (args.output or args.calibrate):
-        parser.error("tools/pack.py calibrates and writes a packed file")
-    if args.weights:
-        if not args.torchvision:
-            parser.error("--weights goes with --torchvision; those of a detector are MODEL.WEIGHTS")
-        args.words.insert(0, args.weights)
     return args
 
 
@@ -63,14 +51,12 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     for name in ("fvcore", "ptq_det"):
         setup_logger(name=name)
-    if args.output or args.calibrate:
-        logging.getLogger("ptq_det").warning("tools/pack.py packs and calibrates from now on")
     with told_in_one_line():
         if args.look_into:
             print(describe_file(args.words[0]))
             if not (args.json or args.plot):
                 return
-        report = pack(args.words, args.output, args.calibrate, args.config_file, args.torchvision)
+        report = pack(args.words, config_file=args.config_file, network=args.torchvision)
         if args.json:
             with replacing(args.json) as scratch:
                 scratch.write_text(report.to_json() + "\n")
