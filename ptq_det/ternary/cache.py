@@ -7,7 +7,13 @@ from torch import Tensor
 
 from .steps import optimizer_steps
 
-__all__ = ["ForwardWeightCache"]
+__all__ = ["ForwardWeightCache", "can_cache"]
+
+
+def can_cache() -> bool:
+    """Whether what is computed now may be kept: tensors inside a transform of ``torch.func`` end
+    with it, and have no memory to know them by."""
+    return torch._C._functorch.peek_interpreter_stack() is None
 
 
 class ForwardWeightCache:
@@ -50,7 +56,8 @@ class ForwardWeightCache:
 
     def put(self, value: Any, sources: list[Tensor], key: tuple, training: bool) -> Any:
         """Keep a value; arguments as of :meth:`get`."""
-        copies = None if training else [each.detach().clone() for each in sources]
+        # Memory that is held is not given to another weight, which would look like this one.
+        copies = [x.detach() if training else x.detach().clone() for x in sources]
         self._kept = (self._whole_key(sources, key, training), copies, value)
         return value
 

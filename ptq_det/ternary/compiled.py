@@ -9,7 +9,15 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EXPORTED", "SCRIPTED", "compiled_forward_weight", "give_number", "untraced"]
+from ..errors import InputError
+
+__all__ = [
+    "EXPORTED",
+    "SCRIPTED",
+    "compiled_forward_weight",
+    "give_number",
+    "untraced",
+]
 
 SCRIPTED = (
     "The model's ternary layers become plain ones, as torch.jit.script takes them; script a copy "
@@ -19,6 +27,12 @@ SCRIPTED = (
 EXPORTED = (
     "torch.export takes plain layers: ptq_det.make_plain(model) puts them in the place of ternary "
     "ones, with the same outputs (of a copy, if the model is to be trained)."
+)
+
+_OF_OTHERS = (
+    "Compiled code with weights that are not the model's own (torch.func.functional_call) does not "
+    'find their threshold, as TERNARY.THRESHOLD "network" looks at all layers; call the model '
+    'without torch.compile, or train it with THRESHOLD "layer".'
 )
 
 # Operators take tensors; one with a number stands for a layer, so that layers share their code.
@@ -47,14 +61,19 @@ def untraced():
 
 @torch.library.custom_op("ptq_det::forward_weight", mutates_args=())
 def compiled_forward_weight(weight: Tensor, scale: Tensor | None, number: Tensor) -> Tensor:
-    """The forward weight of the layer with this number, which ``weight`` and ``scale`` are of.
+    """The forward weight that the layer with this number has for ``weight`` and ``scale``.
 
     A copy, since compiled code takes memory of what it does not need any more.
+
+    Raises:
+        InputError: they are not the layer's own, and the threshold is the network's.
     """
     layer = _layers[int(number)]
+    if layer.ternary.shares_threshold and weight.data_ptr() != layer.weight.data_ptr():
+        raise InputError(_OF_OTHERS)
     if layer.ternary.cache.is_used:
         layer.ternary.cache.clear()
-    return torch.empty_like(weight).copy_(layer.value_and_rule()[0])
+    return torch.empty_like(weight).copy_(layer.value_and_rule(weight, scale)[0])
 
 
 @compiled_forward_weight.register_fake
@@ -63,23 +82,25 @@ def _(weight, scale, number):
 
 
 @torch.library.custom_op("ptq_det::latent_gradient", mutates_args=())
-def _latent_gradient(grad: Tensor, scale: Tensor | None, number: Tensor) -> list[Tensor]:
-    grads = _layers[int(number)].gradients(grad)
+def _latent_gradient(
+    grad: Tensor, weight: Tensor, scale: Tensor | None, number: Tensor
+) -> list[Tensor]:
+    grads = _layers[int(number)].gradients(grad, weight, scale)
     like = (grad, scale) if scale is not None else (grad,)
     return [torch.empty_like(b).copy_(a) for a, b in zip(grads, like, strict=False)]
 
 
 @_latent_gradient.register_fake
-def _(grad, scale, number):
+def _(grad, weight, scale, number):
     return [torch.empty_like(each) for each in (grad, scale) if each is not None]
 
 
 def _keep(ctx, inputs, output):
-    _, ctx.scale, ctx.number = inputs
+    ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx, grad):
-    weight_grad, *scale_grad = _latent_gradient(grad, ctx.scale, ctx.number)
+    weight_grad, *scale_grad = _latent_gradient(grad, *ctx.saved_tensors)
     return weight_grad, scale_grad[0] if scale_grad else None, None
 
 

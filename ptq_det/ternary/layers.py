@@ -15,6 +15,7 @@ from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .cache import can_cache
 from .compiled import EXPORTED, SCRIPTED, compiled_forward_weight, give_number, untraced
 from .filters import from_filters, to_filters
 from .schedule import Stage
@@ -92,26 +93,28 @@ class TernaryLayer:
         training = self.training and torch.is_grad_enabled()
         is_tracing = torch.jit.is_tracing()
         with untraced():
-            value = self._cached(training, self._compute_forward_weight)
+            value = self._cached(training, self._compute_forward_weight, self.weight, self.scale)
             return value.detach() if is_tracing else value  # constants have no gradient
 
-    def value_and_rule(self) -> tuple[Tensor, Callable]:
-        """What :meth:`forward_weight` gives, detached, and :meth:`_quantize`'s rule; for compiled
-        code, which asks outside of autograd."""
+    def value_and_rule(self, weight: Tensor, scale: Tensor | None) -> tuple[Tensor, Callable]:
+        """What :meth:`forward_weight` gives for a latent weight and learned scale, detached, and
+        :meth:`_quantize`'s rule; for compiled code, which asks outside of autograd, and for weights
+        that ``torch.func.functional_call`` puts in the place of the layer's own."""
         training = self.training and self.weight.requires_grad
-        return self._cached(training, self._value_and_rule)
+        return self._cached(training, self._value_and_rule, weight, scale)
 
-    def _cached(self, training: bool, compute: Callable):
-        state = self.ternary
-        sources = [self.weight]
-        if self.scale is not None:
-            sources.append(self.scale)
-        if state.network is not None and state.stage is not Stage.FROZEN:
+    def _cached(self, training: bool, compute: Callable, weight: Tensor, scale: Tensor | None):
+        state, sources = self.ternary, [weight]
+        if not can_cache():
+            return compute(weight, scale)
+        if scale is not None:
+            sources.append(scale)
+        if state.shares_threshold:
             sources.append(state.network.of(self))
         key = (compute.__name__, self.weight.requires_grad, self.training, state.stage, state.ratio)
         value = state.cache.get(sources, key, training)
         if value is None:
-            value = state.cache.put(compute(), sources, key, training)
+            value = state.cache.put(compute(weight, scale), sources, key, training)
         return value
 
     def forget(self) -> None:
@@ -130,7 +133,7 @@ class TernaryLayer:
         filters = self.to_filters(self.weight).float()
         if self.ternary.quantizer.is_quantized(filters):
             return False
-        value, _ = self._quantize(filters, Stage.TERNARY)
+        value, _ = self._quantize(filters, self.scale, Stage.TERNARY)
         self.weight.copy_(self.from_filters(value))
         return True
 
@@ -175,38 +178,40 @@ class TernaryLayer:
         threshold = None if state.network is None else state.network.of(self)
         return state.quantizer.codes(filters, state.sparsity * state.ratio, threshold)
 
-    def _quantize(self, filters: Tensor, stage: Stage):
+    def _quantize(self, filters: Tensor, scale: Tensor | None, stage: Stage):
         codes = self._codes(filters, stage)
-        scale = None if self.scale is None else self.scale.detach()
+        scale = None if scale is None else scale.detach()
         return forward_weight(
             filters, codes, scale, self.ternary.quantizer, stage, self.ternary.decay
         )
 
-    def _value_and_rule(self) -> tuple[Tensor, Callable]:
-        with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
-            filters = self.to_filters(self.weight.detach()).float()
-            value, rule = self._quantize(filters, self.current_stage(filters))
-            return self.from_filters(value).to(self.weight.dtype), rule
+    def _value_and_rule(self, weight: Tensor, scale: Tensor | None) -> tuple[Tensor, Callable]:
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            filters = self.to_filters(weight.detach()).float()
+            value, rule = self._quantize(filters, scale, self.current_stage(filters))
+            return self.from_filters(value).to(weight.dtype), rule
 
-    def _compute_forward_weight(self) -> Tensor:
-        value, rule = self._value_and_rule()
+    def _compute_forward_weight(self, weight: Tensor, scale: Tensor | None) -> Tensor:
+        value, rule = self._value_and_rule(weight, scale)
 
         def weight_rule(grad):
             self.ternary.cache.clear()  # a step follows, and the memory can be had until then
-            return self._gradients(grad, rule)
+            return self._gradients(grad, weight, rule)
 
-        return substitute(value, self.weight, self.scale, weight_rule)
+        return substitute(value, weight, scale, weight_rule)
 
-    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Those of weight and scale from that of what :meth:`value_and_rule` gave."""
-        rule = self.value_and_rule()[1]
+    def gradients(
+        self, grad: Tensor, weight: Tensor, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Those of weight and scale from that of what :meth:`value_and_rule` gave for them."""
+        rule = self.value_and_rule(weight, scale)[1]
         self.ternary.cache.is_used = True  # a step follows, which may leave no trace
-        return self._gradients(grad, rule)
+        return self._gradients(grad, weight, rule)
 
-    def _gradients(self, grad: Tensor, rule: Callable) -> tuple[Tensor, Tensor | None]:
+    def _gradients(self, grad: Tensor, weight: Tensor, rule: Callable):
         if self.ternary.stage is None:
             log_first_n(logging.WARNING, _UNTENDED, name="ptq_det", key="message")
-        self.ternary.decay.start(self.weight._version)
+        self.ternary.decay.start(weight._version)
         with torch.autocast(grad.device.type, enabled=False):
             latent_grad, scale_grad = rule(self.to_filters(grad).float())
         return self.from_filters(latent_grad).to(grad.dtype), scale_grad

@@ -36,3 +36,8 @@ class TernaryState:
     network: NetworkThreshold | None = None
     loaded: bool = False
     cache: ForwardWeightCache = field(default_factory=ForwardWeightCache)
+
+    @property
+    def shares_threshold(self) -> bool:
+        """Whether its codes depend on the weights of other layers."""
+        return self.network is not None and self.stage is not Stage.FROZEN

@@ -50,10 +50,15 @@ class Decay:
 
 
 class _Substitute(Function):
+    generate_vmap_rule = True  # for torch.func, e.g. gradients of each sample
+
     @staticmethod
-    def forward(ctx, rule, value, weight, scale):
-        ctx.rule = rule
+    def forward(rule, value, weight, scale):
         return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.rule = inputs[0]
 
     @staticmethod
     @once_differentiable

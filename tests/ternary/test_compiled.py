@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.utils import logger as detectron2_logger
 from torch import nn
+from torch.func import functional_call
 
 from ptq_det import make_plain, ternarize
 from ptq_det.errors import InputError
@@ -160,3 +161,39 @@ def test_exporting_asks_for_plain_layers():
         torch.export.export(model, (INPUT,))
     make_plain(model)
     torch.testing.assert_close(torch.export.export(model, (INPUT,)).module()(INPUT), wanted)
+
+
+@pytest.mark.parametrize("settings", [{"sparsity": 0.5}, {"quantizer": "TTQ", "sparsity": 0.5}])
+def test_other_weights_are_those_of_functional_call(settings):
+    model = stack(**settings)
+    names, others = zip(*model.named_parameters(), strict=True)
+    others = [(2 * x.detach() + 0.01).requires_grad_() for x in others]
+    own = {name: x.detach().clone() for name, x in zip(names, others, strict=True)}
+
+    def call(*weights):
+        return functional_call(model, dict(zip(names, weights, strict=True)), (INPUT,))
+
+    found = compiled(call)(*others)
+    grads = torch.autograd.grad(found.square().mean(), others)
+    twin = stack(**settings)
+    twin.load_state_dict(own)
+    wanted = twin(INPUT)
+    torch.testing.assert_close(found, wanted)
+    wanted.square().mean().backward()
+    torch.testing.assert_close(list(grads), [x.grad for x in twin.parameters()])
+    with torch.no_grad():
+        model.eval()
+        torch.testing.assert_close(compiled(call)(*others), twin.eval()(INPUT))
+        assert not torch.allclose(compiled(model)(INPUT), twin(INPUT))
+
+
+def test_other_weights_have_no_threshold_of_the_network():
+    model = stack(sparsity=0.5, threshold="network", compensation=0)
+    weight = model[0].weight.detach() + 1
+
+    def call(weight):
+        return functional_call(model, {"0.weight": weight}, (INPUT,))
+
+    with pytest.raises(InputError, match="without torch.compile"):
+        compiled(call)(weight)
+    call(weight)

@@ -1,4 +1,6 @@
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -57,12 +59,33 @@ def test_the_gradient_reaches_the_latent_weight(case):
     assert layer.weight.grad.abs().sum() > 0
 
 
-def test_a_failed_forward_leaves_the_layer_as_it_was():
-    layer = CASES["plain"][0]()
+def test_threads_do_not_meet_in_a_layer():
+    layer = CASES["plain"][0]().eval()
     ternarize(nn.Sequential(layer), {})
-    with pytest.raises(RuntimeError):
-        layer(X, OFFSET[:, :5])
-    assert isinstance(layer.weight, nn.Parameter) and "weight" not in vars(layer)
+    wanted = layer(X, OFFSET).detach()
+    both, met = threading.Barrier(2, timeout=10), []
+
+    class Meeting(nn.Module):
+        def forward(self, x):
+            both.wait()  # both threads are inside
+            met.append(type(layer.weight))
+            both.wait()
+            return x
+
+    layer.norm, norm = Meeting(), layer.norm
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda x: layer(x, OFFSET), [X, X]))
+    assert met == [nn.Parameter] * 2
+    for each in found:
+        torch.testing.assert_close(norm(each), wanted)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_keywords_are_those_of_the_plain_layer(case):
+    layer = CASES[case][0]().eval()
+    ternarize(nn.Sequential(layer), {})
+    named = dict(zip(("x", "offset", "mask"), inputs(case), strict=False))
+    assert torch.equal(layer(**named), layer(*inputs(case)))
 
 
 def test_an_empty_batch_passes():

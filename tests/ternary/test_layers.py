@@ -96,7 +96,9 @@ def test_the_forward_weight_is_computed_once_until_the_weight_changes(
     layer = ternary(nn.Linear(40, 30, device=device)).train(training)
     computed = []
     original = layer._compute_forward_weight
-    monkeypatch.setattr(layer, "_compute_forward_weight", lambda: computed.append(1) or original())
+    monkeypatch.setattr(
+        layer, "_compute_forward_weight", lambda *x: computed.append(1) or original(*x)
+    )
     x = torch.randn(2, 40, device=device)
     with torch.set_grad_enabled(training):
         first = layer(x)
