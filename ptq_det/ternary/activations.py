@@ -9,6 +9,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from .compiled import compiled_clip, give_number
 from .layers import is_layer
 from .schedule import Stage
 from .straight_through import substitute
@@ -60,16 +61,33 @@ class PACT(nn.Module):
         self.clip = nn.Parameter(torch.zeros((), device=device))
         self._started = False  # asking the parameter at every call would wait for a GPU
         self._watched: list[Tensor] | None = None
+        give_number(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._started = self._started or float(self.clip.detach()) > 0
-        if not self._started:
+        if torch.compiler.is_compiling():
+            return self._compiled(x)
+        if not self.has_started():
             if not self.training:
                 return x
             self.start(x.detach())
+        self._watch(x)
+        return quantize_activation(x, self.clip, self.bits)
+
+    def has_started(self) -> bool:
+        """Whether there is a clip."""
+        self._started = self._started or float(self.clip.detach()) > 0
+        return self._started
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        """The same without a question, which would break the graph."""
+        clip = compiled_clip(x.detach(), self.clip, self.number, self.training)
+        self._watch(x)
+        quantized = quantize_activation(x, clip, self.bits)
+        return quantized if self.training else torch.where(clip > 0, quantized, x)
+
+    def _watch(self, x: Tensor) -> None:
         if self._watched is not None:
             self._watched.append(x.detach().isfinite().all())
-        return quantize_activation(x, self.clip, self.bits)
 
     def watch(self) -> None:
         """Note from now on whether inputs are finite, until :meth:`trouble` is asked."""
@@ -97,6 +115,10 @@ class PACT(nn.Module):
         every = [clip for clip in comm.all_gather(found) if clip > 0] or [1.0]
         self.clip.fill_(sum(every) / len(every))
         self._started = True
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        give_number(self)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         absent = prefix + "clip" not in state_dict
@@ -131,6 +153,8 @@ def _quantize(layer, args):
         return (layer.pact(first), *others)
     # Several processes must find a gradient for every parameter.
     clip = layer.pact.clip
+    if torch.compiler.is_compiling():
+        return (first + 0 * clip.to(first.dtype), *others)
     return (substitute(first.detach(), first, clip, lambda g: (g, torch.zeros_like(clip))), *others)
 
 

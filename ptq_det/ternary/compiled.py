@@ -14,6 +14,7 @@ from ..errors import InputError
 __all__ = [
     "EXPORTED",
     "SCRIPTED",
+    "compiled_clip",
     "compiled_forward_weight",
     "give_number",
     "untraced",
@@ -35,16 +36,16 @@ _OF_OTHERS = (
     'without torch.compile, or train it with THRESHOLD "layer".'
 )
 
-# Operators take tensors; one with a number stands for a layer, so that layers share their code.
-_layers: WeakValueDictionary[int, Any] = WeakValueDictionary()
+# Operators take tensors; one with a number stands for a module, so that such share their code.
+_modules: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _numbers = itertools.count()
 
 
-def give_number(layer: nn.Module) -> None:
-    """Give a layer, or a copy of one, the number by which compiled code finds it."""
+def give_number(module: nn.Module) -> None:
+    """Give a layer, a PACT, or a copy of one, the number by which compiled code finds it."""
     number = next(_numbers)
-    layer.number = torch.tensor(number, device="cpu")
-    _layers[number] = layer
+    module.number = torch.tensor(number, device="cpu")
+    _modules[number] = module
 
 
 @contextlib.contextmanager
@@ -68,7 +69,7 @@ def compiled_forward_weight(weight: Tensor, scale: Tensor | None, number: Tensor
     Raises:
         InputError: they are not the layer's own, and the threshold is the network's.
     """
-    layer = _layers[int(number)]
+    layer = _modules[int(number)]
     if layer.ternary.shares_threshold and weight.data_ptr() != layer.weight.data_ptr():
         raise InputError(_OF_OTHERS)
     if layer.ternary.cache.is_used:
@@ -85,7 +86,7 @@ def _(weight, scale, number):
 def _latent_gradient(
     grad: Tensor, weight: Tensor, scale: Tensor | None, number: Tensor
 ) -> list[Tensor]:
-    grads = _layers[int(number)].gradients(grad, weight, scale)
+    grads = _modules[int(number)].gradients(grad, weight, scale)
     like = (grad, scale) if scale is not None else (grad,)
     return [torch.empty_like(b).copy_(a) for a, b in zip(grads, like, strict=False)]
 
@@ -105,3 +106,25 @@ def _backward(ctx, grad):
 
 
 compiled_forward_weight.register_autograd(_backward, setup_context=_keep)
+
+
+@torch.library.custom_op("ptq_det::clip", mutates_args=())
+def compiled_clip(x: Tensor, clip: Tensor, number: Tensor, training: bool) -> Tensor:
+    """The clip of the PACT with this number for its input ``x``; in training it starts there."""
+    pact = _modules[int(number)]
+    if training and not pact.has_started():
+        pact.start(x)
+        return pact.clip.detach().clone()
+    return clip.clone()
+
+
+@compiled_clip.register_fake
+def _(x, clip, number, training):
+    return torch.empty_like(clip)
+
+
+def _clip_backward(ctx, grad):
+    return None, grad, None, None
+
+
+compiled_clip.register_autograd(_clip_backward)

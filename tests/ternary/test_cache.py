@@ -1,4 +1,4 @@
-"""Forward weights of tensors that are not a layer's own, and inside the transforms of torch.func."""
+"""Forward weights of tensors that are not a layer's own, and inside transforms of torch.func."""
 
 import pytest
 import torch

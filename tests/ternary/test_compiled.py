@@ -13,7 +13,9 @@ from torch.func import functional_call
 from ptq_det import make_plain, ternarize
 from ptq_det.errors import InputError
 from ptq_det.settings import TernarySettings
+from ptq_det.ternary.activations import PACT
 from ptq_det.ternary.compiled import compiled_forward_weight
+from ptq_det.ternary.schedule import Stage
 from ptq_det.ternary.ternarize import ternary_layers
 
 INPUT = torch.rand(2, 8, 8, 8)
@@ -187,6 +189,48 @@ def test_other_weights_are_those_of_functional_call(settings):
         assert not torch.allclose(compiled(model)(INPUT), twin(INPUT))
 
 
+def with_activations():
+    """A stack whose second layer has a quantized input."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+    ternarize(model, {"activation_bits": 4, "freeze_start": 1.0})
+    assert isinstance(model[2].pact, PACT)
+    return model
+
+
+def test_quantized_activations_are_in_the_graph():
+    model = with_activations()
+    other, x = copy.deepcopy(model), torch.randn(32, 8)
+    forward = compiled(other)
+    for stage in (Stage.PRUNE, Stage.TERNARY):
+        for each in (model, other):
+            for layer in ternary_layers(each).values():
+                layer.ternary.stage = stage
+        for _ in range(3):
+            outputs = []
+            for call in (model, forward):
+                outputs.append(call(x))
+                outputs[-1].square().mean().backward()
+            torch.testing.assert_close(*outputs)
+            for own, of_compiled in zip(model.parameters(), other.parameters(), strict=True):
+                torch.testing.assert_close(own.grad, of_compiled.grad)
+                with torch.no_grad():
+                    own -= 0.1 * own.grad
+                    of_compiled -= 0.1 * of_compiled.grad
+                own.grad = of_compiled.grad = None
+        assert (float(model[2].pact.clip.detach()) > 0) is (stage is Stage.TERNARY)
+    model.eval(), other.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(other)(x), model(x))
+
+
+def test_activations_that_were_never_quantized_are_not_in_a_graph_either():
+    model, x = with_activations().eval(), torch.randn(32, 8)
+    wanted = model(x).detach()
+    torch.testing.assert_close(compiled(model)(x).detach(), wanted)
+    assert float(model[2].pact.clip.detach()) == 0
+
+
 def test_other_weights_have_no_threshold_of_the_network():
     model = stack(sparsity=0.5, threshold="network", compensation=0)
     weight = model[0].weight.detach() + 1
@@ -194,6 +238,6 @@ def test_other_weights_have_no_threshold_of_the_network():
     def call(weight):
         return functional_call(model, {"0.weight": weight}, (INPUT,))
 
-    with pytest.raises(InputError, match="without torch.compile"):
+    with pytest.raises(InputError, match="call the model without"):
         compiled(call)(weight)
     call(weight)
