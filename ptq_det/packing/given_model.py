@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..ternary.ternarize import restore_classes, unwrap
+from .packable import check_states
 from .skeleton import WithoutRandomWeights
 
 __all__ = ["emptied_copy", "given_model"]
@@ -18,10 +19,12 @@ def given_model(model: nn.Module | DictConfig) -> nn.Module:
     """A module as it is, or the one that a node of a lazy config makes.
 
     Raises:
-        InputError: it is neither, or the node makes none.
+        InputError: it is neither, or the node makes none, or it has states that no file holds.
     """
     if isinstance(model, nn.Module):
-        return unwrap(model)
+        model = unwrap(model)
+        check_states(model)
+        return model
     if not isinstance(model, DictConfig) or "_target_" not in model:
         raise InputError(
             f"model is {type(model).__name__}; give a module, or the node of one in a lazy config, "
@@ -37,6 +40,7 @@ def given_model(model: nn.Module | DictConfig) -> nn.Module:
         raise InputError(f"the model of the lazy config cannot be built ({reason})") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"the lazy config makes {type(made).__name__}, which is no module")
+    check_states(made)
     return made
 
 

@@ -16,6 +16,7 @@ __all__ = ["OtherTensors", "pack_others"]
 
 _LEAST = 4096  # values of a matrix in 8 bits: its entries in the header take some hundred bytes
 _LEAST_COLUMNS = 16  # below it the rows' scales weigh too much
+_NUMPY_HAS = (torch.half, torch.float, torch.double)  # of the types of numbers with a point
 _INTEGERS = (np.int8, np.int16, np.int32)
 
 
@@ -67,11 +68,12 @@ def pack_others(
         if first(name) in inside or (folded and name.startswith(folded)):
             continue
         tensor = tensor.detach().cpu()
+        if tensor.is_floating_point() and tensor.dtype not in _NUMPY_HAS:
+            tensor = tensor.float()
         if not tensor.is_floating_point():
             found.tensors[name] = _narrow(tensor.numpy())
         elif name not in parameters:  # statistics, constants
-            exact = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-            found.tensors[name] = exact.numpy()
+            found.tensors[name] = tensor.numpy()
         elif float_layers == "int8" and _is_matrix(tensor):
             codes, scale = to_int8(tensor.double().reshape(matrix_shape(tensor.shape)))
             shape = tuple(tensor.shape)

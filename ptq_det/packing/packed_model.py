@@ -30,6 +30,7 @@ from .model_config import config_text, is_json, merge_config
 from .other_tensors import OtherTensors, pack_others
 from .outputs import check_outputs
 from .pack_layer import pack_layers
+from .packable import check_packable, check_packed
 from .packed_layer import PackedLayer
 from .skeleton import build_skeleton
 
@@ -57,8 +58,9 @@ def pack_model(
         path: file to write; by convention its name ends in ``.safetensors``.
 
     Raises:
-        InputError: the model has no ternary layers, or its config builds another one, or what the
-            file would compute is not what the model does.
+        InputError: the model has no ternary layers, or values that are not finite or that a file
+            has no form for, or its config builds another one, or what the file would compute is not
+            what the model does.
         OSError: the file cannot be written; a file that was there before is left as it was.
     """
     PackedModel.of(model, cfg).write(path)
@@ -125,6 +127,7 @@ class PackedModel:
         model = unwrap(model)
         if not ternary_layers(model):
             raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
+        check_packable(model)
         if architecture is None:
             architecture = Architecture("detectron2" if isinstance(cfg, CfgNode) else "module")
         modes = [(module, module.training) for module in model.modules()]
@@ -135,6 +138,7 @@ class PackedModel:
             for module, training in modes:
                 module.training = training
         others = pack_others(model, layers, settings_in(cfg).float_layers)
+        check_packed(model, layers, others)
         if architecture.has_config:
             text, classes = config_text(cfg), class_names(cfg)
             packed = cls(layers, others, text, architecture, classes, base=cfg)

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, DeformConv, ModulatedDeformConv
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import InputError, UntrainedLayersError
@@ -112,7 +113,7 @@ def ternarize(
 
     Raises:
         InputError: a value in ``TERNARY`` is not allowed, a pattern of ``SPARSITY_OVERRIDES``
-            matches no layer of the whole model, or a chosen layer is frozen.
+            matches no layer of the whole model, or a chosen layer is frozen or lazy.
     """
     settings = TernarySettings.of(cfg)
     record = Conversion()
@@ -203,6 +204,8 @@ def _reason_to_skip(
 ) -> str | None:
     """None for a layer to convert, "" for what is no layer with a weight, else a reason."""
     weight = getattr(module, "weight", None)
+    if is_lazy(weight):
+        raise InputError(f"{name} has no weight yet; run the model once before ternarize")
     if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
         return ""
     if type(module) not in _TERNARY_TYPES:

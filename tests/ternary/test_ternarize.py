@@ -259,3 +259,8 @@ def test_wrappers_are_looked_through(cfg):
     ):
         assert list(ternary_layers(wrapped)) == names
         assert type(unwrap(wrapped)) is nn.Sequential
+
+
+def test_layers_without_a_weight_yet_are_said():
+    with pytest.raises(InputError, match="1 has no weight yet; run the model once"):
+        ternarize(nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3)), {})
