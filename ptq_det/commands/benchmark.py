@@ -28,7 +28,6 @@ from .mistakes import positive, told_in_one_line
 
 __all__ = ["main"]
 
-PACKAGED = "ptq_det://shapes_mask_rcnn_ptq.safetensors"
 CONFIG = "ptq_det://configs/mask_rcnn_R50_ptq.yaml"
 
 
@@ -74,7 +73,7 @@ def main() -> None:
     pair.add_argument("--baseline", nargs="+", required=True, help="as many, of the other model")
     pair.add_argument("--samples", type=positive, default=2000, help="how often pictures are drawn")
     fuzz = parts.add_parser("fuzz", help="forged packed files, none of which may do harm")
-    fuzz.add_argument("--weights", default=PACKAGED, help="honest packed file to forge from")
+    fuzz.add_argument("--weights", help="honest packed file of a config to forge from, alone")
     fuzz.add_argument("--files", type=positive, default=1000, help="how many to forge")
     fuzz.add_argument("--workers", type=positive, default=1, help="processes, used again")
     fuzz.add_argument("--seed", type=int, default=0, help="of the forgeries")
@@ -101,7 +100,10 @@ def measure(args):
         )  # fmt: skip
     elif args.part == "fuzz":
         return benchmark_fuzz(
-            PathManager.get_local_path(args.weights), args.files, args.workers, args.seed
+            args.weights and PathManager.get_local_path(args.weights),
+            args.files,
+            args.workers,
+            args.seed,
         )
     elif args.part == "kernels":
         return benchmark_kernels(args.rounds, args.threads)

@@ -6,6 +6,7 @@ Nothing that a file names here is ever imported: whoever reads the file gives th
 import dataclasses
 import functools
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +22,17 @@ from .model_config import has_text, is_harmless, is_json, may_travel, parse_conf
 __all__ = ["lazy_text", "read_lazy"]
 
 _TARGET, _PARTIAL = "_target_", "_partial_"
+_LEFT_OUT = (
+    "The lazy config of the model is beyond what a packed file may have (%s), so the file has "
+    "none. Who loads it gives the model all the same: load_packed(path, "
+    "model=instantiate(cfg.model))."
+)
 _CALLED = re.compile(r"(?=.{1,200}$)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 def lazy_text(node: DictConfig | None) -> str:
-    """JSON of a model's node in a lazy config; ``{}`` without one.
+    """JSON of a model's node in a lazy config; ``{}`` without one, and for one that is beyond what
+    a file may have, which is said.
 
     Raises:
         InputError: a value of the node cannot be resolved.
@@ -41,8 +48,12 @@ def lazy_text(node: DictConfig | None) -> str:
             f"the lazy config of the model cannot be resolved ({error}); give the whole config, in "
             "which the model's node stands"
         ) from error
-    text = json.dumps(_plain(values), separators=(",", ":"), sort_keys=True)
-    read_lazy(text, "the packed file of this config")
+    try:
+        text = json.dumps(_plain(values), separators=(",", ":"), sort_keys=True)
+        _parsed(text)
+    except (ValueError, RecursionError) as error:
+        logging.getLogger("ptq_det").warning(_LEFT_OUT, error)
+        return "{}"
     return text
 
 
@@ -53,12 +64,16 @@ def read_lazy(text: str, path: str) -> dict:
         PackedFileError: it is too large, no JSON, or has a text that is more than a name.
     """
     try:
-        if not is_json(text):
-            raise ValueError("no node at its top")
-        stored = parse_config(text)
-        _check(stored)
+        return _parsed(text)
     except (ValueError, RecursionError) as error:
         raise PackedFileError(path, f"its config cannot be read ({error})") from error
+
+
+def _parsed(text: str) -> dict:
+    if not is_json(text):
+        raise ValueError("no node at its top")
+    stored = parse_config(text)
+    _check(stored)
     return stored
 
 
@@ -76,6 +91,8 @@ def _plain(value: Any) -> Any:
             kept = {str(key): _plain(each) for key, each in value.items()}
             if _TARGET in kept:
                 kept[_TARGET] = _name_of(value[_TARGET])
+            if kept.pop(_PARTIAL, False) and _TARGET in kept:  # a call that waits for arguments
+                kept[_PARTIAL] = kept.pop(_TARGET)
             return {k: x for k, x in kept.items() if is_harmless(k) and _may_travel(k, x)}
         case list() | tuple():
             return [_plain(each) for each in value]

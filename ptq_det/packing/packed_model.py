@@ -160,6 +160,14 @@ class PackedModel:
             PackedFileError: the config does not build this model; nothing is written then.
             OSError: the file cannot be written.
         """
+        self.to_container().write(path)
+
+    def to_container(self) -> Container:
+        """What the file holds.
+
+        Raises:
+            PackedFileError: the config does not build this model.
+        """
         self.check()
         tensors, fields = encode(self.layers, self.others)
         metadata = {
@@ -170,7 +178,7 @@ class PackedModel:
         }
         if self.ranges:
             metadata["ranges"] = json.dumps(self.ranges, separators=(",", ":"))
-        Container(tensors, metadata).write(path)
+        return Container(tensors, metadata)
 
     @classmethod
     def read(

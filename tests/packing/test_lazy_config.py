@@ -23,6 +23,7 @@ def test_values_travel_as_data():
     found = travelling(
         numbers=(1, 2.5, True, None), name="BN", again="${.name}", shape=ShapeSpec(channels=3),
         layer=partial(nn.LayerNorm, eps=1e-6), kind=nn.GELU, other=lambda c: c, inf=float("inf"),
+        waiting=OmegaConf.create({"_target_": "torch.nn.SiLU", "_partial_": True, "inplace": True}),
         large=1 << 40, drop_path_rate=0.1, nested=LazyCall(nn.Linear)(bias=False),
     )  # fmt: skip
     assert found == {
@@ -35,6 +36,7 @@ def test_values_travel_as_data():
             **{"channels": 3, "height": None, "width": None, "stride": None},
         },
         "layer": {"_partial_": "torch.nn.LayerNorm", "eps": 1e-6},
+        "waiting": {"_partial_": "torch.nn.SiLU", "inplace": True},
         "kind": "torch.nn.GELU",
         "other": "function",
         "inf": "inf",
@@ -62,6 +64,17 @@ def test_the_text_of_a_whole_model_is_read_again_and_always_the_same(make):
     assert text == lazy_text(make())
     assert read_lazy(text, "m")["_target_"] == "detectron2.modeling.GeneralizedRCNN"
     assert lazy_text(None) == "{}"
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else 1
+
+
+@pytest.mark.parametrize("value", [[7] * 200_000, ["a"] * 30_000, nested(20)])
+def test_a_config_that_is_too_much_for_a_file_is_left_out_and_that_is_said(value, caplog):
+    assert lazy_text(LazyCall(nn.Conv2d)(values=value)) == "{}"
+    (said,) = caplog.records
+    assert "so the file has none" in said.getMessage() and "model=instantiate" in said.getMessage()
 
 
 def test_what_cannot_be_resolved_is_said():
