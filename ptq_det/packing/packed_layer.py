@@ -130,6 +130,7 @@ class PackedLayer:
         _require(fits, "a bias of another shape")
         norm, eps = fields.get("norm"), fields.get("norm_eps")
         _require(norm is None or (isinstance(norm, str) and isinstance(eps, float)), "a wrong norm")
+        _require(norm is None or bias is not None, "a folded norm, and no bias of it")
         offset = fields.get("offset", 1.0)
         _require(isinstance(offset, float) and math.isfinite(offset), "a wrong offset")
         bits, clip = fields.get("activation_bits", 0), fields.get("clip")

@@ -61,3 +61,9 @@ def test_tensors_that_lack_are_refused(lacking):
     del tensors[lacking]
     with pytest.raises(ValueError, match="it has no"):
         PackedLayer.from_file(packed.to_metadata(), tensors)
+
+
+def test_a_folded_norm_leaves_a_bias():
+    fields = packed_layer().to_metadata() | {"norm": "norm", "norm_eps": 1e-5}
+    with pytest.raises(ValueError, match="a folded norm, and no bias"):
+        PackedLayer.from_file(fields, packed_layer().to_tensors())
