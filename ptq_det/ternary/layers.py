@@ -247,8 +247,8 @@ class TernaryLayer:
 class TernaryConv1d(TernaryLayer, nn.Conv1d):
     """A ternary ``torch.nn.Conv1d``."""
 
-    def forward(self, x):
-        return self._conv_forward(x, self.forward_weight(), self.bias)
+    def forward(self, input):
+        return self._conv_forward(input, self.forward_weight(), self.bias)
 
 
 class TernaryConv2d(TernaryLayer, Conv2d):
@@ -272,12 +272,12 @@ class TernaryConvTranspose2d(TernaryLayer, nn.ConvTranspose2d):
     def from_filters(self, filters):
         return from_filters(filters, self.weight.shape, self.groups)
 
-    def forward(self, x, output_size=None):
+    def forward(self, input, output_size=None):
         padding = self._output_padding(
-            x, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
         )
         return F.conv_transpose2d(
-            x,
+            input,
             self.forward_weight(),
             self.bias,
             self.stride,
@@ -291,5 +291,5 @@ class TernaryConvTranspose2d(TernaryLayer, nn.ConvTranspose2d):
 class TernaryLinear(TernaryLayer, nn.Linear):
     """A ternary ``torch.nn.Linear``."""
 
-    def forward(self, x):
-        return F.linear(x, self.forward_weight(), self.bias)
+    def forward(self, input):
+        return F.linear(input, self.forward_weight(), self.bias)

@@ -66,6 +66,13 @@ def test_forward_equals_the_plain_layer_with_ternary_values(case, device):
     torch.testing.assert_close(layer(x), plain_twin(layer, plain)(x))
 
 
+@pytest.mark.parametrize("case", ["1-d conv", "deconv", "linear"])
+def test_keywords_are_those_of_the_plain_layer(case):
+    plain, x = CASES[case]()
+    layer = ternary(plain)
+    assert torch.equal(layer(input=x), layer(x))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_each_output_channel_has_one_scale(case, device):
     layer = ternary(CASES[case]()[0].to(device))
