@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .errors import InputError
 from .settings import TernarySettings
 from .ternary.ternarize import ternarize
 
@@ -47,21 +48,26 @@ def model_node(cfg: Any) -> DictConfig | None:
 
 
 def settings_in(cfg: Any) -> TernarySettings:
-    """What a lazy config says in its node ``ternary``, or in the call of :func:`ternary` that makes
-    its model; the defaults where it has neither. Of what has no model, as ``TernarySettings.of``.
+    """What a lazy config says in its node ``ternary`` and in the call of :func:`ternary` that makes
+    its model, together; the defaults where it has neither. Of what has no model, as
+    ``TernarySettings.of``.
 
     Raises:
-        InputError: a key is not known, or a value not allowed.
+        InputError: a key is not known, a value not allowed, or the two contradict each other.
     """
     if model_node(cfg) is None:
         return TernarySettings.of(cfg)
     node = cfg if "_target_" in cfg else cfg.model
-    if node is not cfg and "ternary" in cfg:
-        return TernarySettings.of(cfg.ternary)
-    if not _is_ternary(node):
-        return TernarySettings.make()
-    own = {key: node[key] for key in node if key not in ("_target_", "model")}
-    return TernarySettings.make(**own)
+    call = _values(node) if _is_ternary(node) else {}
+    own = _values(cfg.ternary) if node is not cfg and "ternary" in cfg else {}
+    differ = sorted(key for key in call.keys() & own.keys() if call[key] != own[key])
+    if differ:
+        raise InputError(
+            f"the config says {differ[0]} twice: {own[differ[0]]!r} in its node `ternary`, and "
+            f"{call[differ[0]]!r} in the call of ptq_det.lazy.ternary that makes its model; leave "
+            "one of them out"
+        )
+    return TernarySettings.make(**call, **{k: v for k, v in own.items() if k not in call})
 
 
 def makes_ternary(cfg: DictConfig) -> bool:
@@ -73,6 +79,15 @@ def training_sets(cfg: DictConfig) -> list[str]:
     """Names of the data sets that a lazy config trains on, where they stand as in Detectron2's."""
     found = OmegaConf.select(cfg, "dataloader.train.dataset.names")
     return [found] if isinstance(found, str) else list(found or [])
+
+
+def _values(node: DictConfig) -> dict[str, Any]:
+    """Keys and plain values of a node of settings, or of a call with settings."""
+    values = {key: node[key] for key in node if key not in ("_target_", "model")}
+    return {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in values.items()
+    }
 
 
 def _is_ternary(node: Any) -> bool:

@@ -1,5 +1,7 @@
 """Lazy configs: models that no CfgNode describes, on loaders and trainers of others."""
 
+import itertools
+
 import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
@@ -11,6 +13,7 @@ from ptq_det import PTQHook
 from ptq_det.errors import InputError
 from ptq_det.lazy import makes_ternary, model_node, settings_in, ternary, training_sets
 from ptq_det.ternary.ternarize import ternary_layers
+from ptq_det.training import hooks
 from tests.lazy_models import narrow_rcnn
 
 
@@ -82,8 +85,6 @@ def test_what_a_lazy_config_says():
         assert model_node(cfg)._target_ is node._target_
     assert ternary_layers(instantiate(made))["roi_heads.box_head.fc1"].ternary.sparsity == 0.9
     assert makes_ternary(whole) and training_sets(whole) == []
-    whole.ternary = {"sparsity": 0.5}
-    assert settings_in(whole).sparsity == 0.5
 
     plain = OmegaConf.create({"model": node}, flags={"allow_objects": True})
     assert not makes_ternary(plain) and settings_in(plain).sparsity == 0.8
@@ -93,3 +94,40 @@ def test_what_a_lazy_config_says():
     for names, expected in (("a", ["a"]), (["a", "b"], ["a", "b"])):
         data = {"dataloader": {"train": {"dataset": {"names": names}}}}
         assert training_sets(OmegaConf.create(data)) == expected
+
+
+def test_node_and_call_together():
+    """As with ``ternary.engine=int8`` behind a config whose model is ternary by its call."""
+    made = LazyCall(ternary)(model=narrow_rcnn(), sparsity=0.6, skip=["*stem*"])
+    cfg = OmegaConf.create({"model": made}, flags={"allow_objects": True})
+    cfg.ternary = {"engine": "int8", "skip": ["*stem*"], "compensation": 2}
+    settings = settings_in(cfg)
+    assert (settings.sparsity, settings.engine, settings.compensation) == (0.6, "int8", 2)
+    cfg.ternary.sparsity = 0.5
+    with pytest.raises(InputError, match=r"says sparsity twice: 0.5 in its node.*0.6 in the call"):
+        settings_in(cfg)
+    del cfg.ternary.sparsity
+    cfg.ternary.sparseness = 0.5
+    with pytest.raises(InputError, match="'sparseness' is no setting"):
+        settings_in(cfg)
+
+
+def test_a_loader_that_can_be_read_once_is_trained_on_whole(monkeypatch):
+    loader = Loader()
+    seen, batches = [], itertools.islice(iter(loader), 3)
+    model = instantiate(narrow_rcnn()).train()
+    trainer = SimpleTrainer(model, batches, torch.optim.SGD(model.parameters(), 1e-4))
+    trainer.register_hooks([PTQHook({"compensation": 2, "require_trained": False})])
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0][0]["image"]))
+    given = []
+    compensate = hooks.compensate_model
+
+    def watched(model, batches, count):
+        given.extend(itertools.islice(batches, count))
+        compensate(model, given, count)
+        seen.clear()
+
+    monkeypatch.setattr(hooks, "compensate_model", watched)
+    trainer.train(0, 3)
+    assert loader.read == 3 and len(given) == 2 and len(seen) == 3
+    assert all(torch.equal(a[0]["image"], b) for a, b in zip(given, seen, strict=False))

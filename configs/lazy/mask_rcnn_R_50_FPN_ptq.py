@@ -2,13 +2,16 @@
 #   python tools/lazyconfig_train_net.py \
 #       --config-file configs/lazy/mask_rcnn_R_50_FPN_ptq.py --num-gpus 8
 # Not trained. Packed in one shot with random weights, for its size: 5.42 MiB.
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
-_base = model_zoo.get_config("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py", trained=True)
+from ptq_det.data.zoo import zoo_config
+
+_name = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ"
+_base = zoo_config(f"{_name}.py")
 model, dataloader, train = _base.model, _base.dataloader, _base.train
+train.init_checkpoint = f"detectron2://{_name}/42047764/model_final_bb69de.pkl"
 
 dataloader.train.total_batch_size = 16
 train.max_iter = 30_000
@@ -19,7 +22,7 @@ lr_multiplier = L(WarmupParamScheduler)(
     warmup_length=500 / train.max_iter,
     warmup_factor=0.001,
 )
-optimizer = model_zoo.get_config("common/optim.py").AdamW
+optimizer = zoo_config("common/optim.py").AdamW
 optimizer.lr = 0.00005  # as in configs/mask_rcnn_R50_ptq.yaml
 optimizer.weight_decay = 0.0001
 

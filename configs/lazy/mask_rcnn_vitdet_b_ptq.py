@@ -5,18 +5,19 @@
 from functools import partial
 
 import detectron2.data.transforms as T
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
+from ptq_det.data.zoo import zoo_config
+
 _side = 1024
 
-model = model_zoo.get_config("common/models/mask_rcnn_vitdet.py").model
+model = zoo_config("common/models/mask_rcnn_vitdet.py").model
 
 # Pictures as ViTDet's own config has them: RGB, scaled at random into a square.
-dataloader = model_zoo.get_config("common/data/coco.py").dataloader
+dataloader = zoo_config("common/data/coco.py").dataloader
 dataloader.train.mapper.image_format = "RGB"
 dataloader.train.mapper.recompute_boxes = True  # cropping cuts them
 dataloader.train.mapper.augmentations = [
@@ -29,7 +30,7 @@ dataloader.test.mapper.augmentations = [
 ]
 dataloader.train.total_batch_size = 16
 
-train = model_zoo.get_config("common/train.py").train
+train = zoo_config("common/train.py").train
 train.init_checkpoint = (
     "detectron2://ViTDet/COCO/mask_rcnn_vitdet_b/f325346929/model_final_61ccd1.pkl"
 )
@@ -41,7 +42,7 @@ lr_multiplier = L(WarmupParamScheduler)(
     warmup_length=500 / train.max_iter,
     warmup_factor=0.001,
 )
-optimizer = model_zoo.get_config("common/optim.py").AdamW
+optimizer = zoo_config("common/optim.py").AdamW
 optimizer.lr = 0.00005
 optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, num_layers=12, lr_decay_rate=0.7)
 optimizer.params.overrides = {"pos_embed": {"weight_decay": 0.0}}

@@ -1,21 +1,17 @@
 """Reads the config that a command names."""
 
 import os
-from pathlib import Path
 
-import detectron2
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
 from ..config import MERGE_ERRORS, add_ternary_config
 from ..data.weights import CONFIGS_FOLDER
+from ..data.zoo import zoo_file
 from ..errors import InputError
 from ..plugins import base_config
 
 __all__ = ["find_config_file", "read_config"]
-
-# Where ``detectron2.model_zoo`` looks, which needs pkg_resources, that newer setuptools lack.
-_ZOO = Path(detectron2.__file__).parent / "model_zoo/configs"
 
 
 def find_config_file(path: str) -> str:
@@ -32,10 +28,11 @@ def find_config_file(path: str) -> str:
         raise InputError("no config: give --config-file, e.g. mask_rcnn_R50_ptq.yaml")
     if PathManager.isfile(path):
         return path
-    for folder in (CONFIGS_FOLDER, _ZOO):
-        file = folder / path.removeprefix("configs/")
-        if file.is_file():
-            return str(file)
+    name = path.removeprefix("configs/")
+    own = CONFIGS_FOLDER / name
+    file = own if own.is_file() else zoo_file(name)
+    if file is not None:
+        return str(file)
     raise InputError(
         f"config file {path!r} not found (from folder {os.getcwd()!r}, among those of ptq_det, or "
         "in Detectron2's zoo)"

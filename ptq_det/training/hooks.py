@@ -1,5 +1,6 @@
 """The hook that takes the weights from float to ternary during fine-tuning."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -78,10 +79,13 @@ class PTQHook(HookBase):
         if self.settings.compensates and self.trainer.start_iter == 0:
             # A trial of a few iterations is not to wait for more batches than it trains on.
             count = min(self.settings.compensation, self.trainer.max_iter)
-            compensate_model(self.trainer.model, self._batches(), count)
+            compensate_model(self.trainer.model, self._batches(count), count)
 
-    def _batches(self) -> Iterable[list[dict]]:
-        """What the trainer trains on, from its start; what it reads itself is left to it."""
+    def _batches(self, count: int) -> Iterable[list[dict]]:
+        """What the trainer trains on, from its start; what it reads itself is left to it.
+
+        The first ``count`` batches of a loader that can be read only once are put back before it.
+        """
         build = getattr(self.trainer, "build_train_loader", None)
         if build is not None and isinstance(self.cfg, CfgNode):
             return build(self.cfg)
@@ -91,7 +95,11 @@ class PTQHook(HookBase):
                 f"{self.trainer.__class__.__name__} has no data_loader to compensate on; give it "
                 "that attribute, or set TERNARY.COMPENSATION 0"
             )
-        return loader
+        if iter(loader) is not loader:
+            return loader
+        taken = list(itertools.islice(loader, count))
+        self.trainer.data_loader = itertools.chain(taken, loader)
+        return taken
 
     def before_step(self):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter

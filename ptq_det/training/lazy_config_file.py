@@ -67,7 +67,7 @@ def check_lazy_config(cfg: DictConfig, training: bool, resume: bool) -> None:
     if missing:
         raise InputError(
             f"the config has no {', '.join(missing)}; Detectron2's own have them, e.g. "
-            'train = model_zoo.get_config("common/train.py").train'
+            'train = zoo_config("common/train.py").train, which ptq_det.data.zoo has'
         )
     if not makes_ternary(cfg):
         raise InputError(

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..files import MIB
 from ..inference.evaluation import packed_weights
 from ..inference.loading import load_packed
-from ..lazy import settings_in
+from ..lazy import model_node, settings_in
 from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
@@ -29,6 +29,7 @@ from .resuming import last_checkpoint
 from .rounding import RoundingHook
 from .setting_checks import building
 from .shared_file import from_main_process
+from .sync_norms import with_shared_norms
 
 __all__ = ["evaluate", "train"]
 
@@ -49,7 +50,7 @@ def train(cfg: DictConfig, resume: bool) -> dict:
         InputError: something of the config cannot be built, or the weights cannot be used.
     """
     settings, folder = settings_in(cfg), cfg.train.output_dir
-    model = _build(cfg, settings)
+    model = _build(with_shared_norms(cfg), settings)
     is_ternary = bool(ternary_layers(model))
     cfg.optimizer.params.model = model
     with building("the optimizer"):
@@ -122,8 +123,8 @@ def evaluate(cfg: DictConfig, resume: bool) -> dict:
 
 
 def _build(cfg: DictConfig, settings: TernarySettings) -> nn.Module:
-    with building("the model"):
-        model = instantiate(cfg.model)
+    with building("the model"):  # in float: what makes it ternary may stand beside it too
+        model = instantiate(model_node(cfg))
     model.to(cfg.train.device)
     if settings.enabled and not ternary_layers(model):
         _logger.info("%s", ternarize(model, settings))

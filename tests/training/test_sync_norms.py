@@ -2,12 +2,15 @@ import logging
 
 import pytest
 import torch
+from detectron2.config import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from ptq_det import TernaryTrainer
 from ptq_det.modeling.meta_arch import build_float_model
-from ptq_det.training import sync_norms
+from ptq_det.training import lazy_training, sync_norms
 from ptq_det.training.sync_norms import with_shared_norms
+from tests.lazy_models import narrow_new_baseline
 
 
 @pytest.fixture
@@ -69,3 +72,42 @@ def test_the_trainer_builds_the_model_with_them(gpus, monkeypatch):
     norms = [m for m in found.value.args[0].modules() if isinstance(m, nn.SyncBatchNorm)]
     assert len(norms) > 50
     assert torch.isfinite(norms[0].eval()(torch.randn(2, norms[0].num_features, 3, 3))).all()
+
+
+@pytest.fixture
+def lazy_cfg(gpus):
+    """A lazy config of two processes on GPUs."""
+    model = narrow_new_baseline()
+    model.backbone.norm = "FrozenBN"
+    model.roi_heads.box_head.conv_norm = "BN"
+    model.roi_heads.mask_head.conv_norm = "${..box_head.conv_norm}"
+    cfg = {"model": model, "train": {"device": "cuda"}, "ternary": {"sparsity": 0.7}}
+    return OmegaConf.create(cfg, flags={"allow_objects": True})
+
+
+def test_those_of_a_lazy_config_too(lazy_cfg, gpus):
+    _, log = gpus
+    shared = with_shared_norms(lazy_cfg).model
+    assert shared.backbone.bottom_up.stem.norm == "SyncBN" and shared.backbone.norm == "FrozenBN"
+    assert shared.backbone.bottom_up.stages[2].norm == "SyncBN"
+    assert shared.roi_heads.box_head.conv_norm == shared.roi_heads.mask_head.conv_norm == "SyncBN"
+    assert lazy_cfg.model.backbone.bottom_up.stem.norm == "BN"
+    (said,) = (record.message for record in log.records if "SyncBN" in record.message)
+    assert "model.backbone.bottom_up.stages.2.norm, " in said and "conv_norm" in said
+    norms = [m for m in instantiate(shared).modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(norms) > 10
+    lazy_cfg.train.device = "cpu"
+    assert with_shared_norms(lazy_cfg) is lazy_cfg
+
+
+def test_the_lazy_tool_builds_the_model_with_them(lazy_cfg, monkeypatch):
+    class Built(BaseException):
+        pass
+
+    def build(cfg, settings):
+        raise Built(cfg.model.backbone.bottom_up.stem.norm)
+
+    monkeypatch.setattr(lazy_training, "_build", build)
+    lazy_cfg.train.output_dir = "nowhere"
+    with pytest.raises(Built, match="SyncBN"):
+        lazy_training.train(lazy_cfg, resume=False)
