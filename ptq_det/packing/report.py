@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from tabulate import tabulate
@@ -195,6 +194,8 @@ def measure_size(
 
 def draw_sizes(report: SizeReport, path: str | os.PathLike) -> None:
     """Write a picture of where the bytes are: the parts of the float model and of the file."""
+    import matplotlib.pyplot as plt  # of the extra `demo`; sizes are measured without
+
     figure, axes = plt.subplots(2, 1, figsize=(9, 4.2), layout="constrained")
     colors = dict(zip(report.parts, plt.cm.tab10.colors, strict=False))
     sides = [

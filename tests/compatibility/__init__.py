@@ -1,0 +1,1 @@
+import tests.deformable  # noqa: F401  (before anything of Detectron2)

@@ -6,24 +6,33 @@ Detectron2's scripts are those of its repository, with the two lines ``import pt
 
 import functools
 import logging
+import pickle
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import detectron2.config
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
 
 from ptq_det import add_ternary_config, load_packed
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.packed_model import PackedModel
+from ptq_det.packing.rounding import round_to_packed
 from ptq_det.plugins import base_config
 from ptq_det.ternary.ternarize import ternary_layers
 from tests.conftest import REPO
 
-__all__ = ["OF_DETECTRON2", "OWN", "STOCK", "Case"]
+from .outputs import assert_same_outputs
+
+__all__ = ["ALSO_IN_FLOAT", "OWN", "STOCK", "Case", "train_until"]
 
 _get_cfg = detectron2.config.get_cfg
 
@@ -66,13 +75,45 @@ class Case:
 
     @property
     def latent(self) -> str:
-        """Checkpoint of latent weights, saved before codes were frozen."""
-        return self.weights or str(self.folder / "tool/model_0000000.pth")
+        """Checkpoint of latent weights, saved before codes were frozen; of random ones, as a file
+        can hold them, where the model cannot be trained."""
+        return self.weights or self._trained("model_0000000.pth") or self._random()
+
+    @property
+    def frozen(self) -> str:
+        """Checkpoint that the packed file was made of."""
+        return self.weights or self._trained("model_final.pth") or self._random()
 
     @property
     def packed(self) -> str:
-        """Packed file that the training tool wrote."""
-        return self.weights or str(self.folder / "tool/model_final.safetensors")
+        """Packed file that the training tool wrote, or tools/pack.py."""
+        if self.weights:
+            return self.weights
+        file = self._trained("model_final.safetensors")
+        if file is None and not (self.folder / "packed.safetensors").exists():
+            _pack(self)
+        return file or str(self.folder / "packed.safetensors")
+
+    def _trained(self, name: str) -> str | None:
+        path = self.folder / "tool" / name
+        return str(path) if path.exists() else None
+
+    def _random(self) -> str:
+        path = self.folder / "random.pth"
+        if not path.exists():
+            model = build_model(self.cfg)
+            round_to_packed(model, self.cfg.TERNARY.FLOAT_LAYERS)
+            torch.save({"model": model.state_dict()}, path)
+        return str(path)
+
+    @property
+    def input(self) -> dict:
+        """The picture as models take it."""
+        picture = torch.from_numpy(cv2.imread(str(self.picture))).permute(2, 0, 1)
+        found = {"image": picture, "height": picture.shape[1], "width": picture.shape[2]}
+        if self.cfg is not None and self.cfg.MODEL.LOAD_PROPOSALS:
+            found["proposals"] = _proposals(self.cfg, picture.shape[1:])
+        return found
 
     def run(self, script: Path, *words: str) -> None:
         """Run a script in this process; its words are those of a command line."""
@@ -99,31 +140,51 @@ def _with_node(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _train_and_resume(run, case: Case, folder: str, *overrides: str) -> None:
-    """Two iterations, then two more."""
+def _proposals(cfg: CfgNode, size: tuple[int, int]) -> Instances:
+    held = pickle.loads(Path(cfg.DATASETS.PROPOSAL_FILES_TEST[0]).read_bytes())
+    boxes = Boxes(held["boxes"][0])
+    return Instances(tuple(size), proposal_boxes=boxes, objectness_logits=torch.ones(len(boxes)))
+
+
+def train_until(count: int, run: Callable, out: Path, *words: str) -> None:
+    """Train two iterations; or go on, up to ``count`` of them.
+
+    Args:
+        run: runs the tool by the words of a command line.
+        out: the folder that it trains into.
+        words: of the command line.
+    """
+    run(*(["--resume"] if count > 2 else []), *words)
+    done = torch.load(out / "model_final.pth", weights_only=False)["iteration"] + 1
+    assert done == count, f"it has trained {done} iterations"
+
+
+def _training(count: int, run: Callable, folder: str, case: Case) -> None:
+    """:func:`train_until` by a tool for YAML."""
     out = case.folder / folder
-    words = ["--config-file", case.config, "OUTPUT_DIR", str(out), *overrides]
-    run(*words, "SOLVER.MAX_ITER", "2")
-    run("--resume", *words, "SOLVER.MAX_ITER", "4")
-    assert torch.load(out / "model_final.pth", weights_only=False)["iteration"] == 3
+    words = ["--config-file", case.config, "OUTPUT_DIR", str(out), "SOLVER.MAX_ITER", str(count)]
+    train_until(count, functools.partial(run, case), out, *words)
 
 
-def _evaluate(run, case: Case) -> None:
+def _evaluation(run: Callable, case: Case) -> None:
     """Latent, frozen and packed weights."""
-    frozen = case.weights or str(case.folder / "tool/model_final.pth")
-    for weights in (case.latent, frozen, case.packed):
+    for weights in dict.fromkeys((case.latent, case.frozen, case.packed)):
         out = str(case.folder / "evaluated")
         words = ("--config-file", case.config, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out)
-        run("--eval-only", *words)
+        run(case, "--eval-only", *words)
 
 
-def _tool_train(case):
-    tool = REPO / "tools/train_net.py"
-    _train_and_resume(lambda *words: case.run(tool, *words), case, "tool", *_SHORT)
+def _tool(case, *words):
+    own = () if "--eval-only" in words else _SHORT
+    case.run(REPO / "tools/train_net.py", *words, *own)
 
 
-def _tool_evaluate(case):
-    _evaluate(lambda *words: case.run(REPO / "tools/train_net.py", *words), case)
+def _stock(case, *words):
+    case.stock("tools/train_net.py", *words)
+
+
+def _plain(case, *words):
+    case.stock("tools/plain_train_net.py", *words)
 
 
 def _pack(case):
@@ -135,6 +196,10 @@ def _pack(case):
 def _load(case):
     model = load_packed(case.packed, "cpu")
     assert not ternary_layers(model)
+    reference = build_model(case.cfg)
+    assert ternary_layers(reference)
+    DetectionCheckpointer(reference).load(case.frozen)
+    assert_same_outputs(model, reference, case.input)
 
 
 def _unpack(case):
@@ -153,21 +218,6 @@ def _demo(case):
     out = str(case.folder / "drawn.jpg")
     words = ("--config-file", case.config, "--input", str(case.picture), "--output", out)
     case.run(REPO / "tools/demo.py", *words, "--weights", case.packed)
-
-
-def _stock_train(case):
-    run = lambda *words: case.stock("tools/train_net.py", *words)  # noqa: E731
-    _train_and_resume(run, case, "stock")
-
-
-def _stock_evaluate(case):
-    _evaluate(lambda *words: case.stock("tools/train_net.py", *words), case)
-
-
-def _plain_train(case):
-    run = lambda *words: case.stock("tools/plain_train_net.py", *words)  # noqa: E731
-    _train_and_resume(run, case, "plain")
-    _evaluate(run, case)
 
 
 def _predictor(case):
@@ -202,8 +252,9 @@ def _export(method, case):
 
 _SHORT = ("TERNARY.COMPENSATION", "1", "TERNARY.DISTILLATION", "0.0")
 OWN = {
-    "`tools/train_net.py`": _tool_train,
-    "its `--eval-only`": _tool_evaluate,
+    "`tools/train_net.py`": functools.partial(_training, 2, _tool, "tool"),
+    "its `--resume`": functools.partial(_training, 4, _tool, "tool"),
+    "its `--eval-only`": functools.partial(_evaluation, _tool),
     "`tools/pack.py`": _pack,
     "`load_packed`": _load,
     "`tools/unpack.py`": _unpack,
@@ -211,9 +262,12 @@ OWN = {
     "`DefaultPredictor`": _predictor,
 }
 STOCK = {
-    "stock `train_net.py`": _stock_train,
-    "stock `--eval-only`": _stock_evaluate,
-    "`plain_train_net.py`": _plain_train,
+    "stock `train_net.py`": functools.partial(_training, 2, _stock, "stock"),
+    "stock `--resume`": functools.partial(_training, 4, _stock, "stock"),
+    "stock `--eval-only`": functools.partial(_evaluation, _stock),
+    "`plain_train_net.py`": functools.partial(_training, 2, _plain, "plain"),
+    "plain `--resume`": functools.partial(_training, 4, _plain, "plain"),
+    "plain `--eval-only`": functools.partial(_evaluation, _plain),
     "`demo.py`": _stock_demo,
     "`analyze_model.py`": _analyze,
     "`export_model.py`, tracing": functools.partial(_export, "tracing"),
@@ -222,5 +276,5 @@ STOCK = {
 """By the column of the table. Each takes a :class:`Case` and raises what goes wrong; those behind
 the first use what it left. ``STOCK`` are scripts of Detectron2's repository."""
 
-OF_DETECTRON2 = {"`DefaultPredictor`", *STOCK}
+ALSO_IN_FLOAT = {"`tools/train_net.py`", "its `--resume`", "`DefaultPredictor`", *STOCK}
 """Those that a float model goes through too."""

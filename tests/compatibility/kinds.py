@@ -26,11 +26,13 @@ _NARROW = [
     "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", 0, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32,
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(STUFF), "MODEL.ROI_HEADS.NUM_CLASSES", len(CLASSES),
     "MODEL.RETINANET.NUM_CLASSES", len(CLASSES), "MODEL.RETINANET.NUM_CONVS", 1,
+    "MODEL.RETINANET.SCORE_THRESH_TEST", 0.0,
     "MODEL.RPN.POST_NMS_TOPK_TEST", 20, "MODEL.RPN.PRE_NMS_TOPK_TEST", 50,
     "INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96, "INPUT.MASK_FORMAT", "bitmask",
     "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0,
     "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.BASE_LR", 1e-7, "SOLVER.STEPS", (),
     "TERNARY.SPARSITY_OVERRIDES", [], "TERNARY.REQUIRE_TRAINED", False,
+    "TERNARY.FREEZE_START", 0.5,  # from the second of two iterations on
 ]  # fmt: skip
 
 
@@ -56,7 +58,11 @@ class Kind:
     proposals: bool = False
 
     def cfg(self, detectron2: Path | None, proposals: Path) -> CfgNode:
-        """Its config."""
+        """Its config.
+
+        Raises:
+            InputError: its project cannot be imported.
+        """
         folder = None
         if self.project:
             project, module = self.project.split(":")
@@ -94,6 +100,7 @@ KINDS = [
         changes=("MODEL.RESNETS.STEM_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 32,
                  "MODEL.RESNETS.RES2_OUT_CHANNELS", 32),
     ),
+    Kind("Mask R-CNN, deformable", "Misc/mask_rcnn_R_50_FPN_3x_dconv_c3-c5.yaml"),
     Kind("Mask R-CNN, LVIS", "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"),
     Kind("Mask R-CNN, Cityscapes", "Cityscapes/mask_rcnn_R_50_FPN.yaml"),
     Kind("Keypoint R-CNN", "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"),
@@ -121,6 +128,13 @@ KINDS = [
          "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR",
          "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [8], "MODEL.RESNETS.DEPTH", 50),
         pixels=True,
+    ),
+    Kind(
+        "DensePose",
+        "densepose_rcnn_R_50_FPN_s1x.yaml",
+        "DensePose:densepose",
+        ("MODEL.ROI_DENSEPOSE_HEAD.CONV_HEAD_DIM", 16,
+         "MODEL.ROI_DENSEPOSE_HEAD.NUM_STACKED_CONVS", 2),
     ),
 ]  # fmt: skip
 """By the row of the table, the most common first."""

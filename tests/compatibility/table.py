@@ -16,9 +16,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from .entry_points import OF_DETECTRON2, OWN, STOCK, Case
+from ptq_det.errors import InputError
+from tests.conftest import REPO
+
+from .entry_points import ALSO_IN_FLOAT, OWN, STOCK, Case
 from .kinds import KINDS, Kind
-from .lazy import LAZY_ENTRY_POINTS, LAZY_KINDS, LazyCase
+from .lazy import LAZY_ENTRY_POINTS, LAZY_KINDS, TRAINS_LAZILY, LazyCase
 from .pictures import register_pictures, write_proposals
 
 _MARKS = ("<!-- the table -->", "<!-- its end -->")
@@ -36,8 +39,15 @@ def run(entry_point: Callable[[Case], None], case: Case, log: Path) -> str:
                 file.flush()
                 said = [line for line in log.read_text().splitlines() if "error: " in line]
                 text = said[-1].partition("error: ")[2] if said else text
-            return text.replace(f"{case.folder}/", "").splitlines()[0][:300]
+            return _first_line(text, case)
     return "yes"
+
+
+def _first_line(text: str, case: Case) -> str:
+    """Of a message, without what is another in each run and on each machine."""
+    for folder in (case.folder, case.detectron2, REPO):
+        text = text.replace(f"{folder}/", "")
+    return re.sub(r"(_mangle|patch|Instances)_?\d+", r"\1", text.splitlines()[0]).rstrip(" :")
 
 
 def prepare(folder: Path) -> None:
@@ -47,19 +57,28 @@ def prepare(folder: Path) -> None:
         write_proposals(folder / f"{split}.pkl", split)
 
 
-def cases(kinds: list[Kind], detectron2: Path | None, folder: Path) -> Iterator[tuple[str, Case]]:
-    """A case of each kind; those of projects where there is Detectron2's repository."""
+def cases(
+    kinds: list[Kind], detectron2: Path | None, folder: Path
+) -> Iterator[tuple[str, Case | str]]:
+    """A case of each kind, or why there is none; those of projects where there is Detectron2's
+    repository."""
     picture = next((folder / "val").glob("*"))
     for kind in kinds:
         if detectron2 is not None or not kind.project:
-            cfg = kind.cfg(detectron2, folder)
-            yield kind.name, Case(cfg, own_folder(folder, kind.name), detectron2, picture)
+            try:
+                cfg = kind.cfg(detectron2, folder)
+            except InputError as error:
+                yield kind.name, str(error)
+            else:
+                yield kind.name, Case(cfg, own_folder(folder, kind.name), detectron2, picture)
 
 
 def lazy_cases(names: Iterable[str], detectron2: Path | None, folder: Path):
     """The same of lazy configs."""
+    picture = next((folder / "val").glob("*"))
     for name in names:
-        yield name, LazyCase(name, own_folder(folder, name), detectron2)
+        if detectron2 is not None or not LAZY_KINDS[name].project:
+            yield name, LazyCase(name, own_folder(folder, name), detectron2, picture)
 
 
 def own_folder(folder: Path, name: str) -> Path:
@@ -69,15 +88,21 @@ def own_folder(folder: Path, name: str) -> Path:
     return own
 
 
-def results(named: Iterable[tuple[str, Case]], entry_points: dict) -> dict[str, dict[str, str]]:
+def results(
+    named: Iterable[tuple[str, Case | str]], entry_points: dict
+) -> dict[str, dict[str, str]]:
     """What each entry point made of each kind."""
     found = {}
     for kind, case in named:
         found[kind] = {}
+        if isinstance(case, str):
+            found[kind] = dict.fromkeys(entry_points, case)
+            print(f"{kind} | {case}")
+            continue
         for name, entry_point in entry_points.items():
             start = time.perf_counter()
             result = run(entry_point, case, case.folder / "log.txt")
-            if result != "yes" and name in OF_DETECTRON2:
+            if result != "yes" and name in ALSO_IN_FLOAT | TRAINS_LAZILY:
                 in_float = run(entry_point, case.in_float(), case.folder / "log_in_float.txt")
                 result = result if in_float == "yes" else f"{in_float} (in float too)"
             found[kind][name] = result

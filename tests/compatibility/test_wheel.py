@@ -34,6 +34,10 @@ for engine in ("float", "int8", *(["sparse"] if why_no_kernels() is None else []
     print(engine, bool((found["instances"].scores > 0.5).any()))
 print(find_config_file("mask_rcnn_R50_ptq.yaml"))
 print(read_config("configs/small_data/mask_rcnn_R50_224_ptq.yaml", []).MODEL.RESNETS.DEPTH)
+from ptq_det.training.lazy_config_file import read_lazy_config
+for name in ("mask_rcnn_R_50_FPN", "mask_rcnn_vitdet_b"):
+    cfg = read_lazy_config(f"lazy/{name}_ptq.py", ["ternary.sparsity=0.6"])
+    print(cfg.model._target_.__name__, cfg.ternary.sparsity)
 """
 
 
@@ -94,10 +98,11 @@ def installed(built, tmp_path_factory):
 def test_it_predicts_and_finds_configs_from_anywhere(installed, tmp_path):
     done = run(installed / "python", "-W", "ignore", "-c", USE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    package, *engines, config, depth = done.stdout.split("\n")[:-1]
+    package, *engines, config, depth, lazy, lazy_too = done.stdout.split("\n")[:-1]
     assert Path(package).is_relative_to(installed.parent)
     assert engines[:2] == ["float True", "int8 True"] and set(engines[2:]) <= {"sparse True"}
     assert config == f"{package}/configs/mask_rcnn_R50_ptq.yaml" and depth == "50"
+    assert lazy == lazy_too == "GeneralizedRCNN 0.6"
 
 
 def test_its_tools_run_by_name_and_as_modules(installed, tmp_path):

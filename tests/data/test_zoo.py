@@ -9,7 +9,9 @@ from ptq_det.data.zoo import zoo_config, zoo_file
 from ptq_det.errors import InputError
 
 
-@pytest.mark.parametrize("name", ["common/train.py", "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"])
+@pytest.mark.parametrize(
+    "name", ["common/train.py", "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"]
+)
 def test_lazy_configs_are_those_that_detectron2_gives(name, monkeypatch):
     given = model_zoo.get_config(name)
     for module in [each for each in sys.modules if each.startswith("detectron2.model_zoo")]:
