@@ -17,13 +17,11 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data import build_detection_test_loader
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from ..data.shapes import generate_shapes
 from ..data.weights import CONFIGS_FOLDER, WEIGHTS_FOLDER
 from ..errors import InputError
 from ..inference import load_packed
@@ -33,16 +31,20 @@ from ..ternary.ternarize import unwrap
 from ..training.checkpoint import load_weights
 from ..training.config_file import read_config
 from ..training.setting_checks import check_model_settings
-from ..training.trainer import TernaryTrainer
 from .benchmarks.machine import cpu_name
 from .gpu_steps import measure_steps
+from .gpu_trainings import (
+    NARROW,
+    register_pictures,
+    train_in_two_processes,
+    train_resumed,
+    tune,
+)
 from .mistakes import positive, told_in_one_line
 
 __all__ = ["check_gpu", "main"]
 
 
-_NARROW = str(CONFIGS_FOLDER / "quick_schedules/shapes_mask_rcnn_ptq.yaml")
-_SPLITS = {"train": 32, "val": 12}  # pictures
 _DEFAULTS = {  # of sizes and counts, as long as a user may wait
     "cuda": {
         "config_file": str(CONFIGS_FOLDER / "mask_rcnn_R50_ptq.yaml"),
@@ -52,17 +54,19 @@ _DEFAULTS = {  # of sizes and counts, as long as a user may wait
         "iterations": 40,
     },
     "cpu": {
-        "config_file": _NARROW,
+        "config_file": NARROW,
         "size": (128, 128),
         "batch": 1,
         "rounds": 2,
         "iterations": 6,
     },
 }
+_LOSSES = ("first_loss", "last_loss")
 _SPARSITY = 0.8
 _SHARE = 5  # one of so many layers is quantized, to compare codes
 _CODES = 1e-4  # share of the codes that may differ: those right at a threshold
 _OUTPUTS = 1e-3  # relative difference of what a packed model gives, in float32
+_RESUMED = {"cpu": 0.0, "cuda": 0.05}  # of weights; GPUs add up in any order
 
 
 def check_gpu(
@@ -96,10 +100,12 @@ def check_gpu(
     some = [weight for weight in weights.values() if weight.dim() > 1][::_SHARE]
     result["codes"] = compare_codes(some, device)
     with tempfile.TemporaryDirectory() as folder:
-        _register_pictures(Path(folder))
-        tuned = {kind: _tuned(kind, device, iterations, folder) for kind in ("float", "ternary")}
+        register_pictures(Path(folder))
+        tuned = {kind: tune(kind, device, iterations, folder) for kind in ("float", "ternary")}
         result["fine_tuning"] = {kind: figures for kind, (_, figures) in tuned.items()}
         trainer, _ = tuned["ternary"]
+        result["resumed"] = train_resumed(trainer)
+        result["processes"] = train_in_two_processes(device, iterations, folder)
         result["packing"] = compare_packed(unwrap(trainer.model), trainer.cfg, device)
     result["steps"] = measure_steps(cfg, size, batch, rounds)
     result |= {"size": list(size), "batch": batch, "failed": _failed(result)}
@@ -159,41 +165,6 @@ def _quantizers():
             yield " ".join(map(str, (name, *values))), chosen
 
 
-def _register_pictures(folder: Path) -> None:
-    for split, count in _SPLITS.items():
-        name = f"check_gpu_{split}"
-        generate_shapes(folder, split, count)
-        if name in DatasetCatalog:  # of an earlier check in this process
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        annotations = folder / "annotations" / f"{split}.json"
-        register_coco_instances(name, {}, str(annotations), str(folder / split))
-
-
-def _tuned(kind: str, device: str, iterations: int, folder: str) -> tuple[TernaryTrainer, dict]:
-    """Fine-tune the packaged float model with AMP, with ternary weights or without."""
-    cfg = read_config(_NARROW, [])
-    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = device, True
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("check_gpu_train",), ("check_gpu_val",)
-    cfg.TERNARY.ENABLED = kind == "ternary"
-    cfg.TERNARY.FREEZE_START = 0.5  # codes are frozen at the end, where the model is rounded
-    cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = max(2, iterations), 0
-    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = 2, 0.0003
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.OUTPUT_DIR = f"{folder}/{kind}"
-    trainer = TernaryTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    trainer.train()
-    losses = [value for value, _ in trainer.storage.history("total_loss").values()]
-    result = trainer._last_eval_results
-    return trainer, {
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "box_AP": result["bbox"]["AP"],
-        "mask_AP": result["segm"]["AP"],
-    }
-
-
 @torch.no_grad()
 def _features(model: nn.Module, batch: list[dict]) -> list[Tensor]:
     features = model.backbone(model.preprocess_image(batch).tensor)
@@ -214,6 +185,13 @@ def _failed(result: dict) -> list[str]:
     for kind, figures in result["fine_tuning"].items():
         if not all(map(math.isfinite, figures.values())):
             failed.append(f"the {kind} fine-tuning has figures that are no numbers")
+    resumed, processes = result["resumed"], result["processes"]
+    if not resumed["differs"] <= _RESUMED[result["device"]]:
+        failed.append(f"the resumed fine-tuning has other weights: {resumed['differs']:.2g}")
+    if processes["codes"]:
+        failed.append(f"{processes['codes']} codes differ between two processes")
+    if not all(math.isfinite(x[key]) for x in (resumed, processes) for key in _LOSSES):
+        failed.append("the resumed fine-tuning, or that of two processes, has no numbers")
     packing = result["packing"]
     if packing["codes"]:
         failed.append(f"{packing['codes']} codes differ when packed from the CPU")
@@ -232,6 +210,11 @@ def _tables(result: dict) -> str:
         return tabulate(rows, headers, tablefmt="github", floatfmt=".4g", missingval="")
 
     tuning = [[kind, *figures.values()] for kind, figures in result["fine_tuning"].items()]
+    resumed, processes = result["resumed"], result["processes"]
+    tuning += [
+        [f"ternary, from iteration {resumed['start']} on", *(resumed[key] for key in _LOSSES)],
+        [f"ternary, two processes ({processes['backend']})", *(processes[key] for key in _LOSSES)],
+    ]
     codes = [[name, *each.values()] for name, each in result["codes"].items()]
     floats = {x["precision"]: x["seconds"] for x in result["steps"] if x["weights"] == "float"}
     steps = [
@@ -246,6 +229,8 @@ def _tables(result: dict) -> str:
         [
             f"\n{result['name']}, PyTorch {result['torch']}. Fine-tuning with AMP:",
             table(["weights", "first loss", "last loss", "box AP", "mask AP"], tuning),
+            f"Resumed, its weights differ by {resumed['differs']:.1g} from those that were not "
+            f"stopped; {processes['codes']} codes differ between the two processes.",
             f"Codes on the CPU and on {result['device']}:",
             table(["quantizer and options", "differ", "of"], codes),
             f"Packed: {packing['codes']} codes differ from those packed on the CPU; outputs differ "

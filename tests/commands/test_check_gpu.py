@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ptq_det.commands import check_gpu as command
+from ptq_det.commands import gpu_trainings
 from ptq_det.commands.check_gpu import _failed, check_gpu, compare_codes
 from ptq_det.errors import InputError
 from ptq_det.quantizers import QUANTIZER_REGISTRY
@@ -13,7 +14,7 @@ from ptq_det.quantizers import QUANTIZER_REGISTRY
 @pytest.fixture
 def narrow(monkeypatch, repo):
     """Two pictures to train on and to evaluate, and a narrow config whose steps are measured."""
-    monkeypatch.setattr(command, "_SPLITS", {"train": 4, "val": 2})
+    monkeypatch.setattr(gpu_trainings, "_SPLITS", {"train": 4, "val": 2})
     return str(repo / "configs/quick_schedules/shapes_mask_rcnn_ptq.yaml")
 
 
@@ -29,6 +30,11 @@ def test_it_ends_with_tables_and_json(narrow, device, monkeypatch, capsys):
     assert {name.split()[0] for name in result["codes"]} == {n for n, _ in QUANTIZER_REGISTRY}
     assert all(each["weights"] > 300_000 for each in result["codes"].values())
     assert result["fine_tuning"].keys() == {"float", "ternary"}
+    assert result["resumed"]["start"] == 1 and result["resumed"]["differs"] <= 0.05
+    assert device == "cuda" or result["resumed"]["differs"] == 0.0
+    assert result["processes"]["codes"] == 0 and result["processes"]["last_loss"] > 0
+    assert device == "cuda" or result["processes"]["backend"] == "gloo"
+    assert "| ternary, two processes (" in printed and "| ternary, from iteration 1 on" in printed
     assert result["packing"]["codes"] == 0 and result["packing"]["file"] < 1e-3
     kinds = [(each["precision"], each["weights"]) for each in result["steps"]]
     weights = ["float", "prune", "ternary", "frozen"]
@@ -40,8 +46,12 @@ def test_it_ends_with_tables_and_json(narrow, device, monkeypatch, capsys):
     result["packing"] = {"codes": 3, "file": float("nan"), "device": 0.0}
     result["fine_tuning"]["float"]["last_loss"] = float("inf")
     result["steps"][2]["waits"] += 1
+    result["resumed"]["differs"], result["processes"]["codes"] = 0.1, 7
+    result["resumed"]["last_loss"] = float("nan")
     said = " ".join(_failed(result))
     for part in ("codes of TWN False differ", "3 codes differ", "something else", "float32: the"):
+        assert part in said
+    for part in ("other weights: 0.1", "7 codes differ between two processes", "has no numbers"):
         assert part in said
     assert "the float fine-tuning" in said and "AMP: " not in said
 
