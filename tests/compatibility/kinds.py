@@ -132,9 +132,12 @@ KINDS = [
     Kind(
         "DensePose",
         "densepose_rcnn_R_50_FPN_s1x.yaml",
-        "DensePose:densepose",
+        "DensePose:densepose",  # learning from masks, as the pictures have no dense poses
         ("MODEL.ROI_DENSEPOSE_HEAD.CONV_HEAD_DIM", 16,
-         "MODEL.ROI_DENSEPOSE_HEAD.NUM_STACKED_CONVS", 2),
+         "MODEL.ROI_DENSEPOSE_HEAD.NUM_STACKED_CONVS", 2,
+         "MODEL.ROI_DENSEPOSE_HEAD.DECODER_CONV_DIMS", 32,
+         "MODEL.ROI_DENSEPOSE_HEAD.DECODER_NUM_CLASSES", 32,
+         "MODEL.ROI_DENSEPOSE_HEAD.COARSE_SEGM_TRAINED_BY_MASKS", True, "MODEL.MASK_ON", True),
     ),
 ]  # fmt: skip
 """By the row of the table, the most common first."""

@@ -78,7 +78,7 @@ def lazy_cases(names: Iterable[str], detectron2: Path | None, folder: Path):
     picture = next((folder / "val").glob("*"))
     for name in names:
         if detectron2 is not None or not LAZY_KINDS[name].project:
-            yield name, LazyCase(name, own_folder(folder, name), detectron2, picture)
+            yield name, LazyCase(name, own_folder(folder, f"lazy {name}"), detectron2, picture)
 
 
 def own_folder(folder: Path, name: str) -> Path:
