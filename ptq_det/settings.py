@@ -45,6 +45,7 @@ class TernarySettings:
     sparsity: float
     sparsity_overrides: tuple[tuple[str, float], ...]
     skip: tuple[str, ...]
+    target_mib: float
     threshold: str
     decay: float
     decay_toward: str
@@ -178,6 +179,7 @@ class TernarySettings:
         _require("sparsity", self.sparsity, _is_sparsity(self.sparsity), _SPARSITIES)
         for pair in self.sparsity_overrides:
             _require("sparsity_overrides", pair, _is_sparsity(pair[1]), _SPARSITIES)
+        self._check_target(quantizer)
         for name in ("decay", "distillation"):
             value = getattr(self, name)
             _require(name, value, _is_number(value) and value >= 0, "at least 0")
@@ -228,6 +230,26 @@ class TernarySettings:
         )
         for pattern in self.skip:
             _require("skip", pattern, isinstance(pattern, str), "name patterns")
+
+    def _check_target(self, quantizer: Quantizer) -> None:
+        value = self.target_mib
+        _require("target_mib", value, _is_number(value) and value >= 0, "at least 0")
+        if value == 0:
+            return
+        _require(
+            "target_mib",
+            value,
+            quantizer.follows_sparsity,
+            f"0 with {self.quantizer}, which does not follow a sparsity",
+        )
+        _require("target_mib", value, self.threshold == "layer", "0 with one network's threshold")
+        _require(
+            "target_mib",
+            value,
+            not self.sparsity_overrides,
+            "0 beside TERNARY.SPARSITY_OVERRIDES, which say the zeros by layer already; to have "
+            'them chosen, set TERNARY.SPARSITY_OVERRIDES "[]"',
+        )
 
     @property
     def compensates(self) -> bool:

@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-__all__ = ["LayerInputs", "column_groups", "is_transposed"]
+from ..ternary.layers import DEFORMABLE
+
+__all__ = [
+    "LayerInputs",
+    "column_groups",
+    "has_plain_inputs",
+    "is_transposed",
+    "own_randomness",
+    "removes_mean",
+    "samples_of",
+]
 
 _SAMPLES = 1024  # inputs of a layer that are kept of a batch
 _CHUNK = 4608  # weights of a filter whose inputs are compared: the 3 × 3 × 512 of a ResNet's res5
@@ -19,6 +29,23 @@ _CHUNK = 4608  # weights of a filter whose inputs are compared: the 3 × 3 × 51
 def is_transposed(module: nn.Module) -> bool:
     """Whether it is a transposed convolution."""
     return isinstance(module, nn.ConvTranspose2d)
+
+
+def has_plain_inputs(layer: nn.Module) -> bool:
+    """Whether the inputs of a layer's outputs can be looked at: not of groups, nor of a padding
+    that has a name."""
+    return (
+        getattr(layer, "groups", 1) == 1
+        and not isinstance(getattr(layer, "padding", 0), str)
+        and not isinstance(layer, DEFORMABLE)  # whose inputs are where other layers say
+    )
+
+
+def removes_mean(layer: nn.Module) -> bool:
+    """Whether a mean error of a layer's outputs is taken away: by a bias that can make it good, or
+    by a norm of its batches."""
+    norm = getattr(layer, "norm", None)
+    return layer.bias is not None or isinstance(norm, nn.modules.batchnorm._BatchNorm)
 
 
 def column_groups(layer: nn.Module) -> list[Tensor]:
@@ -80,7 +107,7 @@ class LayerInputs:
                 generators = {name: torch.Generator().manual_seed(index) for name in calls}
 
                 def note(name, module, x, samples=samples, generators=generators):
-                    samples.setdefault(name, []).append(_samples(module, x, generators[name]))
+                    samples.setdefault(name, []).append(samples_of(module, x, generators[name]))
                     done = all(len(samples.get(each, ())) >= calls[each] for each in calls)
                     if done:
                         raise _Seen
@@ -110,7 +137,7 @@ class LayerInputs:
         if "roi_heads" in modules:
             handles.append(modules["roi_heads"].register_forward_pre_hook(lambda *_: _seed(seed)))
         try:
-            with _own_randomness(model), EventStorage(), contextlib.suppress(_Seen):
+            with own_randomness(model), EventStorage(), contextlib.suppress(_Seen):
                 _seed(seed)
                 model(batch)
         finally:
@@ -123,12 +150,12 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _own_randomness(model: nn.Module):
+def own_randomness(model: nn.Module):
     device = next(model.parameters()).device
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def _samples(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+def samples_of(module: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
     """Inputs ``(samples, C)`` of single outputs of a layer, at random places."""
     if isinstance(module, nn.Linear):
         x = x.reshape(-1, x.shape[-1])

@@ -11,13 +11,13 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..ternary.layers import DEFORMABLE, TernaryLayer
+from ..ternary.layers import TernaryLayer
 from ..ternary.ternarize import restore_classes, ternary_layers, unwrap
-from .inputs import LayerInputs, column_groups, is_transposed
+from .inputs import LayerInputs, column_groups, has_plain_inputs, is_transposed, removes_mean
 from .moments import InputMoments
 from .solver import compensate, make_good
 
-__all__ = ["compensate_model"]
+__all__ = ["compensate_model", "plain_copy"]
 
 _Moments = tuple[InputMoments, InputMoments]  # of most pictures, and of those that judge them
 _HELD = 4  # every so manieth batch judges
@@ -43,14 +43,8 @@ def compensate_model(model: nn.Module, batches: Iterable[list[dict]], count: int
     Raises:
         InputError: the inputs of a layer are not finite, or not to be worked with.
     """
-    layers = {
-        name: layer
-        for name, layer in ternary_layers(model).items()
-        if getattr(layer, "groups", 1) == 1
-        and not isinstance(getattr(layer, "padding", 0), str)
-        and not isinstance(layer, DEFORMABLE)  # their inputs are where other layers say
-    }
-    exact, current = (_plain_copy(model) for _ in range(2))
+    layers = {n: layer for n, layer in ternary_layers(model).items() if has_plain_inputs(layer)}
+    exact, current = (plain_copy(model) for _ in range(2))
     inputs = LayerInputs(current, exact, list(itertools.islice(batches, count)))
     calls = inputs.calls(list(layers))
     errors = []
@@ -87,7 +81,8 @@ def _compensated(name: str, layer: TernaryLayer, moments: list[_Moments]) -> tup
     )
 
 
-def _plain_copy(model: nn.Module) -> nn.Module:
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy whose ternary layers have their former classes and their latent weights."""
     model = copy.deepcopy(unwrap(model))
     restore_classes(model)
     return model
@@ -122,14 +117,13 @@ def _compensate_layer(layer: TernaryLayer, inputs: list[_Moments]) -> tuple[floa
     columns = [each.to(layer.weight.device) for each in column_groups(layer)]
     if len(inputs) < len(columns):
         inputs = inputs * len(columns)
-    norm = getattr(layer, "norm", None)
-    removes_mean = layer.bias is not None or isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    centered = removes_mean(layer)
     weight = layer.to_filters(layer.weight).float().clone()
     wanted = weight.clone()
     for places, (fit, held) in zip(columns, inputs, strict=True):
-        wanted[:, places] = make_good(weight[:, places], fit, held, removes_mean)
+        wanted[:, places] = make_good(weight[:, places], fit, held, centered)
     seen = [fit + held for fit, held in inputs]
-    moments = [each.matrix(removes_mean) for each in seen]
+    moments = [each.matrix(centered) for each in seen]
     state = layer.ternary
     found = compensate(wanted, columns, moments, state.sparsity, state.quantizer)
     layer.weight.copy_(layer.from_filters(found.latent))

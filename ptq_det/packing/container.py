@@ -49,6 +49,20 @@ class Container:
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file; the same content gives the same bytes."""
+        header, data = self._encoded()
+        if len(header) > _HEADER_LIMIT:
+            raise PackedFileError(path, f"its header would have {len(header)} bytes")
+        with replacing(path) as scratch, open(scratch, "wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(data)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return 8 + sum(map(len, self._encoded()))
+
+    def _encoded(self) -> tuple[bytes, bytes]:
+        """Header and tensors of the file."""
         digests = {name: _digest(tensor) for name, tensor in sorted(self.tensors.items())}
         metadata = {
             "format": FORMAT,
@@ -66,11 +80,7 @@ class Container:
         marker = _digest_field(_NO_DIGEST)
         assert header.count(marker) == 1
         header = header.replace(marker, _digest_field(hashlib.sha256(header).hexdigest()))
-        if len(header) > _HEADER_LIMIT:
-            raise PackedFileError(path, f"its header would have {len(header)} bytes")
-        with replacing(path) as scratch, open(scratch, "wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.write(data)
+        return header, data
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Container":

@@ -124,6 +124,21 @@ class PackedModel:
 
         It is built again and compared with the model: what it computes is what the model does.
         """
+        packed = cls.unchecked(model, cfg, architecture)
+        packed.check()
+        model = unwrap(model)
+        built = packed.build("cpu")
+        check_outputs(model, packed.layers, packed.others, built, packed.architecture)
+        return packed
+
+    @classmethod
+    def unchecked(
+        cls,
+        model: nn.Module,
+        cfg: CfgNode | DictConfig | TernarySettings | Mapping[str, Any],
+        architecture: Architecture | None = None,
+    ) -> "PackedModel":
+        """As :meth:`of`, not built again: for its size alone."""
         model = unwrap(model)
         if not ternary_layers(model):
             raise InputError("the model has no ternary layers to pack; call ternarize(model, cfg)")
@@ -141,17 +156,13 @@ class PackedModel:
         check_packed(model, layers, others)
         if architecture.has_config:
             text, classes = config_text(cfg), class_names(cfg)
-            packed = cls(layers, others, text, architecture, classes, base=cfg)
-        elif architecture.is_given:
+            return cls(layers, others, text, architecture, classes, base=cfg)
+        if architecture.is_given:
             node = model_node(cfg)
             text, reference = lazy_text(node), model if node is None else given_model(node)
             classes = [] if node is None else names_in(training_sets(cfg), number_in(reference))
-            packed = cls(layers, others, text, architecture, classes, model=reference)
-        else:
-            packed = cls(layers, others, "{}", architecture)
-        packed.check()
-        check_outputs(model, layers, others, packed.build("cpu"), architecture)
-        return packed
+            return cls(layers, others, text, architecture, classes, model=reference)
+        return cls(layers, others, "{}", architecture)
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file; it appears when it is whole.
@@ -169,6 +180,10 @@ class PackedModel:
             PackedFileError: the config does not build this model.
         """
         self.check()
+        self.to_container().write(path)
+
+    def to_container(self) -> Container:
+        """What the file holds."""
         tensors, fields = encode(self.layers, self.others)
         metadata = {
             "architecture": json.dumps(self.architecture.to_json()),

@@ -42,7 +42,7 @@ _UNTENDED = (
     "TERNARY.OPTIMIZER and TERNARY.DISTILLATION too."
 )
 
-OWN_KEYS = ("scale", "pact.clip")
+OWN_KEYS = ("scale", "sparsity", "pact.clip")
 """What a ternary layer may have in a state dict beside the keys of the layer it replaces."""
 
 
@@ -62,11 +62,14 @@ class TernaryLayer:
         ternary: the layer's :class:`TernaryState`.
         number: by which compiled code finds it, a tensor on the CPU.
         scale: a parameter ``(S, G)`` where the quantizer learns its scale, else None.
+        sparsity: a buffer ``()`` where the size of the file is asked for: the sparsity that was
+            chosen for it, below 0 before one was; else None.
     """
 
     ternary: TernaryState
     number: Tensor
     scale: nn.Parameter | None
+    sparsity: Tensor | None
 
     def to_filters(self, weight: Tensor) -> Tensor:
         """The weight as a matrix of filters ``(F, N)``, one output channel a row."""
@@ -124,15 +127,20 @@ class TernaryLayer:
             self.ternary.network.clear()
 
     @torch.no_grad()
+    def is_ternary(self) -> bool:
+        """Whether the latent weight is ternary itself."""
+        return self.ternary.quantizer.is_quantized(self.to_filters(self.weight).float())
+
+    @torch.no_grad()
     def snap(self) -> bool:
         """Set the latent weight to its ternary weight; its codes are its signs from then on.
 
         Returns:
             False if it was ternary before.
         """
-        filters = self.to_filters(self.weight).float()
-        if self.ternary.quantizer.is_quantized(filters):
+        if self.is_ternary():
             return False
+        filters = self.to_filters(self.weight).float()
         value, _ = self._quantize(filters, self.scale, Stage.TERNARY)
         self.weight.copy_(self.from_filters(value))
         return True
@@ -162,6 +170,20 @@ class TernaryLayer:
         """Set a learned scale to its closed form."""
         quantizer, filters = self.ternary.quantizer, self.to_filters(self.weight).float()
         self.scale.copy_(quantizer.scale(filters, self._codes(filters, Stage.TERNARY)))
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether the layer's sparsity was chosen for the size of the file."""
+        return self.sparsity is not None and 0 <= float(self.sparsity) < 1
+
+    @torch.no_grad()
+    def choose(self, sparsity: float) -> None:
+        """Take a sparsity, and keep it in checkpoints where the size of the file is asked for."""
+        if self.sparsity is not None:
+            self.sparsity.fill_(sparsity)
+            sparsity = float(self.sparsity)  # as a checkpoint will have it
+        self.ternary.sparsity = sparsity
+        self.forget()
 
     def current_stage(self, filters: Tensor) -> Stage:
         """The stage whose rule the forward pass follows now."""
@@ -218,13 +240,17 @@ class TernaryLayer:
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         found = prefix + "weight" in state_dict
-        no_scale = self.scale is not None and prefix + "scale" not in state_dict
-        if no_scale:  # a float checkpoint: not a missing key, the scale follows from the weight
-            state_dict[prefix + "scale"] = self.scale.detach().clone()
+        own = {"scale": self.scale, "sparsity": self.sparsity}
+        # A float checkpoint does not lack these: what they are follows from the weights.
+        lacks = [k for k, v in own.items() if v is not None and prefix + k not in state_dict]
+        state_dict.update({prefix + key: own[key].detach().clone() for key in lacks})
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.ternary.loaded = self.ternary.loaded or found
-        if no_scale:
-            del state_dict[prefix + "scale"]
+        for key in lacks:
+            del state_dict[prefix + key]
+        if self.is_chosen:
+            self.choose(float(self.sparsity))
+        if "scale" in lacks:
             self.start_scale()
 
     def train(self, mode: bool = True):

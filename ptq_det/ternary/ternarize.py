@@ -171,7 +171,7 @@ def restore_classes(model: nn.Module) -> None:
         layer.__class__ = layer.ternary.plain
         if layer.ternary.plain is nn.Conv2d:  # what _convert gave it
             del layer.norm, layer.activation
-        del layer.ternary, layer.scale, layer.number
+        del layer.ternary, layer.scale, layer.sparsity, layer.number
     for module in model.modules():
         _stop_forgetting(module)
 
@@ -257,6 +257,8 @@ def _convert(module: nn.Module, settings: TernarySettings, sparsity: float) -> N
     decay = Decay(settings.decay, settings.decay_toward == "codes")
     module.ternary = TernaryState(quantizer, sparsity, decay, plain)
     module.register_parameter("scale", None)
+    chosen = torch.full((), -1.0, device=module.weight.device) if settings.target_mib else None
+    module.register_buffer("sparsity", chosen)
     give_number(module)
     if quantizer.learns_scale:
         filters = module.to_filters(module.weight.detach())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.layers import FrozenBatchNorm2d
@@ -17,6 +18,7 @@ from ..compensation.whole_model import compensate_model
 from ..errors import InputError
 from ..files import replacing
 from ..settings import TernarySettings
+from ..sizing.target import BATCHES, choose_zeros, keep_size
 from ..ternary.activations import PACT
 from ..ternary.norms import find_norms, fold_norms
 from ..ternary.schedule import Stage, pruning_ratio, stage_at
@@ -76,10 +78,42 @@ class PTQHook(HookBase):
         self._refuse_unoptimized()
         self._warn_of_idle_keys()
         self._warn_of_frozen_norms()
+        if self.settings.target_mib:
+            self._choose_zeros()
         if self.settings.compensates and self.trainer.start_iter == 0:
             # A trial of a few iterations is not to wait for more batches than it trains on.
             count = min(self.settings.compensation, self.trainer.max_iter)
             compensate_model(self.trainer.model, self._batches(count), count)
+
+    def _choose_zeros(self) -> None:
+        target = self.settings.target_mib
+        if self.trainer.start_iter == 0:
+            choose_zeros(self.trainer.model, self.cfg, self._batches(BATCHES), target)
+            self._write_zeros()
+        elif not any(layer.is_chosen for layer in self._layers.values()):
+            raise InputError(
+                "the checkpoint is of a training without TERNARY.TARGET_MIB, so that no zeros were "
+                "chosen for it; go on without that key, or start anew, without --resume"
+            )
+
+    def _keep_size(self) -> None:
+        """Before codes are final: what is done to weights after it leaves the file its size."""
+        if not self.settings.target_mib:
+            return
+        if any(x.is_chosen and not x.is_ternary() for x in self._layers.values()):
+            keep_size(self.trainer.model, self.cfg, self.settings.target_mib)
+            self._write_zeros()
+
+    def _write_zeros(self) -> None:
+        if not self._output_dir or not comm.is_main_process():
+            return
+        path = Path(self._output_dir) / "zeros_by_layer.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        zeros = [[n, round(x.ternary.sparsity, 6)] for n, x in self._layers.items() if x.is_chosen]
+        with replacing(path) as scratch:
+            keys = {"TARGET_MIB": 0.0, "SPARSITY_OVERRIDES": zeros}
+            scratch.write_text(yaml.safe_dump({"TERNARY": keys}, sort_keys=False))
+        self._logger.info("Zeros of each layer, as a config has them: %s", path)
 
     def _batches(self, count: int) -> Iterable[list[dict]]:
         """What the trainer trains on, from its start; what it reads itself is left to it.
@@ -118,6 +152,8 @@ class PTQHook(HookBase):
                 pact.watch()
 
     def after_step(self):
+        if self.trainer.iter + 1 == self.trainer.max_iter and self._stage is not Stage.FROZEN:
+            self._keep_size()
         if not self._measures():
             return
         self._refuse_useless_activations()
@@ -148,6 +184,7 @@ class PTQHook(HookBase):
         self._logger.info("Iteration %d: stage %s", self.trainer.iter, stage.value)
         if stage is not Stage.FROZEN:
             return
+        self._keep_size()
         for layer in self._layers.values():
             if layer.snap():
                 # The momentum would move weights apart that now share a scale.

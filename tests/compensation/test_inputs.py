@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ptq_det.compensation.inputs import LayerInputs, _samples, column_groups
+from ptq_det.compensation.inputs import LayerInputs, column_groups, samples_of
 from ptq_det.data.loader import build_resumable_train_loader
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.ternary.filters import to_filters
@@ -31,7 +31,7 @@ def nearest(found, outputs):
 def test_samples_are_inputs_of_outputs(layer, device):
     sizes = {nn.Linear: (7, 12), nn.Conv1d: (2, 3, 19), nn.Conv2d: (2, 3, 9, 12)}
     layer, x = layer.to(device), torch.randn(sizes[type(layer)], device=device)
-    samples = _samples(layer, x, torch.Generator().manual_seed(0))
+    samples = samples_of(layer, x, torch.Generator().manual_seed(0))
     outputs = layer(x).movedim(1, -1).reshape(-1, 5)
     found = samples @ to_filters(layer.weight).T
     assert len(found) == len(outputs)  # fewer than are kept at most: as many as there are
@@ -41,7 +41,7 @@ def test_samples_are_inputs_of_outputs(layer, device):
 def test_samples_of_a_transposed_convolution(device):
     layer = nn.ConvTranspose2d(3, 5, 2, 2, bias=False, device=device)
     x = torch.randn(2, 3, 4, 6, device=device)
-    samples = _samples(layer, x, torch.Generator().manual_seed(0))
+    samples = samples_of(layer, x, torch.Generator().manual_seed(0))
     filters = to_filters(layer.weight, 1)
     outputs = layer(x)
     for i, columns in enumerate(column_groups(layer)):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ptq_det import TernaryTrainer, ternarize
-from ptq_det.compensation.inputs import _samples, column_groups
+from ptq_det.compensation.inputs import column_groups, samples_of
 from ptq_det.compensation.moments import InputMoments
 from ptq_det.compensation.whole_model import _compensate_layer, compensate_model
 from ptq_det.data.loader import build_resumable_train_loader
@@ -74,7 +74,7 @@ def test_a_mean_error_is_made_good_by_the_bias(layer, cfg, device):
         for each in (columns[:1] if taps else columns)
     ]
     for seed in range(20):
-        inputs[0][seed % 2].add(_samples(layer, x, torch.Generator().manual_seed(seed)))
+        inputs[0][seed % 2].add(samples_of(layer, x, torch.Generator().manual_seed(seed)))
     with torch.no_grad():
         _compensate_layer(layer, inputs)
     layer.ternary.stage = Stage.TERNARY

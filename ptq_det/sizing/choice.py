@@ -1,0 +1,103 @@
+"""Zeros by layer of least error at a sum of bytes."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .sensitivity import LayerSensitivity
+
+__all__ = ["choose", "least_error", "lower_hull", "predicted_bytes", "shifted"]
+
+_HALVINGS = 60
+_LEAST = 1e-30  # error a byte, so that it has a logarithm
+_STEEPER = 2.0  # beyond the outermost segments of a curve: where its ends are reached
+
+
+def choose(layers: Sequence[LayerSensitivity], budget: float) -> dict[str, float]:
+    """Sparsity of each layer, by name, of least summed error where bytes sum up to a budget.
+
+    All layers pay the same error for a byte, the Lagrange multiplier (Shoham and Gersho, Efficient
+    bit allocation for an arbitrary set of quantizers, 1988), which is bisected. A sum that no
+    multiplier gives is approached as far as the curves go.
+
+    Args:
+        layers: curves of all layers.
+        budget: bytes of all their codes.
+    """
+    paths = [_path(layer) for layer in layers]
+
+    def at(price: float) -> dict[str, float]:
+        return {
+            layer.name: float(np.interp(price, *path))
+            for layer, path in zip(layers, paths, strict=True)
+        }
+
+    low = min((path[0][0] for path in paths), default=0.0)
+    high = max((path[0][-1] for path in paths), default=0.0)
+    return at(_least(low, high, lambda price: predicted_bytes(layers, at(price)) <= budget))
+
+
+def least_error(layers: Sequence[LayerSensitivity]) -> dict[str, float]:
+    """Sparsity of each layer, by name, of least error at any number of bytes."""
+    return {layer.name: layer.sparsities[lower_hull(layer)[0]] for layer in layers}
+
+
+def predicted_bytes(layers: Sequence[LayerSensitivity], sparsities: dict[str, float]) -> float:
+    """Bytes of the codes of all layers, between the measured points along straight lines."""
+    return sum(
+        float(np.interp(sparsities[each.name], each.sparsities, each.sizes)) for each in layers
+    )
+
+
+def lower_hull(layer: LayerSensitivity) -> list[int]:
+    """Indices of the points ``(bytes, error)`` on the lower convex hull, by falling bytes, from
+    that of least error on."""
+    order = sorted(range(len(layer.sizes)), key=lambda i: (layer.sizes[i], layer.errors[i]))
+    hull: list[int] = []
+    for i in order:
+        if hull and layer.errors[i] >= layer.errors[hull[-1]]:
+            continue  # more bytes, and no less error
+        while len(hull) > 1 and _price(layer, hull[-1], i) >= _price(layer, hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(i)
+    return hull[::-1]
+
+
+def shifted(sparsity: float, shift: float) -> float:
+    """A sparsity whose log-odds are moved, by the same for all layers."""
+    odds = math.log(sparsity / (1 - sparsity)) + shift
+    return 1 / (1 + math.exp(-odds))
+
+
+def _price(layer: LayerSensitivity, small: int, large: int) -> float:
+    """Error that a byte saves from one point to another of more bytes."""
+    saved = layer.errors[small] - layer.errors[large]
+    return saved / (layer.sizes[large] - layer.sizes[small])
+
+
+def _path(layer: LayerSensitivity) -> tuple[list[float], list[float]]:
+    """Rising logarithms of prices, and the sparsities that a layer takes at them.
+
+    A segment's price is that of its middle, as it is of a parabola, so that zeros follow the price
+    without jumps.
+    """
+    hull = lower_hull(layer)
+    zeros = [layer.sparsities[i] for i in hull]
+    prices = [math.log(max(_LEAST, _price(layer, b, a))) for a, b in pairwise(hull)]
+    if not prices:
+        return [0.0], zeros
+    ends = math.log(_STEEPER)
+    middles = [(a + b) / 2 for a, b in pairwise(zeros)]
+    return [prices[0] - ends, *prices, prices[-1] + ends], [zeros[0], *middles, zeros[-1]]
+
+
+def _least(low: float, high: float, is_enough: Callable[[float], bool]) -> float:
+    """The least number between two that is enough, or the higher one."""
+    if is_enough(low):
+        return low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high

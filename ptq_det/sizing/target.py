@@ -1,0 +1,182 @@
+"""Zeros by layer for a packed file of a size: chosen before a fine-tuning, kept to when codes
+freeze."""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import nn
+from tqdm import tqdm
+
+from ..compensation.inputs import has_plain_inputs
+from ..compensation.whole_model import plain_copy
+from ..errors import InputError
+from ..files import MIB
+from ..ternary.layers import TernaryLayer
+from ..ternary.ternarize import ternary_layers
+from .choice import choose, least_error, shifted
+from .file_size import FileSize
+from .observation import Observation, observe
+from .sensitivity import SPARSITIES, LayerSensitivity, measure_layer
+
+__all__ = ["BATCHES", "choose_zeros", "keep_size", "measure_layers", "observe_layers"]
+
+BATCHES = 4  # of training pictures that errors are measured on
+_BELOW, _WITHIN = 0.997, 0.003  # of the target: what is aimed at, and how near is near enough
+_ROUNDS = 8  # to meet it
+_FEWEST, _MOST = 0.45, 0.99  # zeros that a layer is moved to at the end
+
+
+def observe_layers(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, Observation]:
+    """What the layers whose inputs can be looked at do in the float model, by name.
+
+    Args:
+        model: with ternary layers whose latent weights are those of a float model; not changed.
+        batches: of training pictures; :data:`BATCHES` of them are used.
+    """
+    names = [name for name, x in ternary_layers(model).items() if has_plain_inputs(x)]
+    return observe(plain_copy(model), names, itertools.islice(batches, BATCHES))
+
+
+def measure_layers(model: nn.Module, seen: dict[str, Observation]) -> list[LayerSensitivity]:
+    """Error and bytes by zeros of each layer that was seen; the model is that of
+    :func:`observe_layers`."""
+    layers = ternary_layers(model)
+    return [
+        measure_layer(name, layers[name], seen[name])
+        for name in tqdm(seen, "Measuring what zeros cost and save")
+    ]
+
+
+def choose_zeros(
+    model: nn.Module, cfg, batches: Iterable[list[dict]], target: float
+) -> None:
+    """Give layers the zeros of least error with which the packed file has a size, at most 1 % less.
+
+    Layers whose inputs cannot be looked at, or that no picture reached, keep the sparsity they
+    have. The first process chooses for all.
+
+    Args:
+        model: with ternary layers whose latent weights are those of a float model.
+        cfg: as :func:`ptq_det.pack_model` takes it.
+        batches: of training pictures.
+        target: size of the file in MiB.
+
+    Raises:
+        InputError: the file cannot be that small.
+    """
+    seen = observe_layers(model, batches)  # in all processes, whose norms may wait for each other
+    _give(model, _in_first_process(lambda: _zeros(model, cfg, seen, target)))
+
+
+def keep_size(model: nn.Module, cfg, target: float) -> None:
+    """Move the zeros of all chosen layers, by the same in log-odds, until the packed file has its
+    size again. Weights have moved since zeros were chosen.
+
+    Arguments are those of :func:`choose_zeros`; latent weights are not ternary yet.
+    """
+    layers = {n: layer for n, layer in ternary_layers(model).items() if layer.is_chosen}
+    _give(model, _in_first_process(lambda: _moved(model, cfg, layers, target)))
+
+
+def _zeros(
+    model: nn.Module, cfg, seen: dict[str, Observation], target: float
+) -> dict[str, float]:
+    curves = measure_layers(model, seen)
+    layers = ternary_layers(model)
+    size = FileSize(model, cfg, {curve.name: layers[curve.name] for curve in curves})
+    logger = logging.getLogger("ptq_det")
+    smallest = size.of({curve.name: SPARSITIES[-1] for curve in curves})
+    if smallest > target * MIB:
+        raise InputError(
+            f"TERNARY.TARGET_MIB is {target:g}, but with {SPARSITIES[-1]:.0%} zeros in every layer "
+            f"the packed file has {smallest / MIB:.2f} MiB already, {size.rest / MIB:.2f} of them "
+            "for what is not ternary: ask for more than that"
+        )
+    zeros = least_error(curves)
+    best = size.of(zeros)
+    if best <= target * MIB:
+        logger.info(
+            "TERNARY.TARGET_MIB is %g; the zeros of least error leave %.2f MiB, and fewer would "
+            "not help",
+            target,
+            best / MIB,
+        )
+        return zeros
+    aim = budget = _BELOW * target * MIB - size.rest
+    for _ in range(_ROUNDS):
+        zeros = choose(curves, budget)
+        found = size.codes(zeros)
+        if abs(found - aim) <= _WITHIN * target * MIB:
+            break
+        budget *= aim / found  # curves are straight between their points, and bytes are not
+    _log(zeros, curves, size.rest + found)
+    return zeros
+
+
+def _log(zeros: dict[str, float], curves: list[LayerSensitivity], size: int) -> None:
+    weights = {curve.name: curve.weights for curve in curves}
+    mean = sum(zeros[name] * count for name, count in weights.items()) / sum(weights.values())
+    logging.getLogger("ptq_det").info(
+        "Zeros by layer for a file of %.2f MiB: %.1f %% of %d layers (%s)",
+        size / MIB,
+        100 * mean,
+        len(zeros),
+        ", ".join(f"{name} {value:.3f}" for name, value in zeros.items()),
+    )
+
+
+def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dict[str, float]:
+    own = {name: layer.ternary.sparsity for name, layer in layers.items()}
+    size, aim = FileSize(model, cfg, layers), _BELOW * target * MIB
+
+    def moved(shift: float) -> dict[str, float]:
+        return {
+            name: min(_MOST, max(shifted(value, shift), min(value, _FEWEST)))
+            for name, value in own.items()
+        }
+
+    shift, slope, zeros = 0.0, 1.0, own
+    before = found = size.of(own)
+    for _ in range(_ROUNDS):
+        if abs(found - aim) <= _WITHIN * target * MIB:
+            break
+        last, shift = shift, shift + slope * math.log(found / aim)
+        zeros, previous = moved(shift), found
+        found = size.of(zeros)
+        if found == previous:
+            break  # no layer moves any more
+        slope = (shift - last) / math.log(previous / found)
+    logging.getLogger("ptq_det").info(
+        "Zeros moved by %+.3f in log-odds: a file of %.3f MiB -> %.3f MiB",
+        shift,
+        before / MIB,
+        found / MIB,
+    )
+    return zeros
+
+
+def _give(model: nn.Module, zeros: dict[str, float]) -> None:
+    layers = ternary_layers(model)
+    for name, value in zeros.items():
+        layers[name].choose(value)
+
+
+def _in_first_process(compute: Callable[[], Any]) -> Any:
+    """What the first process computes, in all; an error of the user's is raised in all."""
+    if comm.get_world_size() == 1:
+        return compute()
+    box = [None]
+    if comm.is_main_process():
+        try:
+            box = [compute()]
+        except InputError as error:
+            box = [error]
+    torch.distributed.broadcast_object_list(box, src=0)
+    if isinstance(box[0], InputError):
+        raise box[0]
+    return box[0]
