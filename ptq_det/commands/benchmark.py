@@ -3,6 +3,7 @@
 ptq-det benchmark train     time of a training step, ternary over float
 ptq-det benchmark size      bytes of the codec beside other compressors; time of loading
 ptq-det benchmark inference time and memory of each engine beside stock Detectron2
+ptq-det benchmark sensitivity  error and bytes of each layer by its zeros
 ptq-det benchmark kernels   speed of convolutions by their zeros beside PyTorch's
 ptq-det benchmark difference how sure a difference in AP of evaluated models is
 ptq-det benchmark fuzz      what becomes of forged packed files
@@ -20,6 +21,7 @@ from .benchmarks import (
     benchmark_fuzz,
     benchmark_inference,
     benchmark_kernels,
+    benchmark_sensitivity,
     benchmark_size,
     benchmark_train,
 )
@@ -49,6 +51,11 @@ def main() -> None:
     size.add_argument("--import", **IMPORT)
     size.add_argument("--rounds", type=positive, default=5, help="how often loading is timed")
     size.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
+    zeros = parts.add_parser("sensitivity", help="error and bytes of each layer by its zeros")
+    zeros.add_argument("--config-file", default=CONFIG)
+    zeros.add_argument("--import", **IMPORT)
+    zeros.add_argument("--plot", help="file for a picture of the curves, .png")
+    zeros.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of the config")
     run = parts.add_parser("inference", help="time and memory of each engine beside stock")
     run.add_argument("--weights", required=True, help="packed detector")
     run.add_argument("--dataset", required=True, help="where the pictures are from")
@@ -98,6 +105,8 @@ def measure(args):
             args.weights, args.dataset, sizes, args.pictures, args.rounds, args.ap, args.opts,
             args.runtimes,
         )  # fmt: skip
+    elif args.part == "sensitivity":
+        return benchmark_sensitivity(args.config_file, args.opts, args.plot)
     elif args.part == "fuzz":
         return benchmark_fuzz(
             args.weights and PathManager.get_local_path(args.weights),

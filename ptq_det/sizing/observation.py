@@ -1,6 +1,6 @@
 """What layers get on training pictures, and how much the loss hangs on what they give."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..compensation.inputs import own_randomness, samples_of
+from ..ternary.layers import is_layer
 
-__all__ = ["Observation", "observe"]
+__all__ = ["Observation", "observe", "terms_of"]
 
 _SAMPLES = 2048  # inputs of a layer that are kept in all
 
@@ -21,8 +22,8 @@ class Observation:
 
     Attributes:
         inputs: of single outputs, at random places ``(samples, C)``.
-        weight: of each output channel ``(F,)``: squared gradients of the loss of a batch, summed
-            over all places of the output and averaged over the batches.
+        weight: of each output channel ``(F,)``: curvature of the loss of a batch, summed over all
+            places of the output and averaged over the batches.
     """
 
     inputs: Tensor
@@ -32,7 +33,12 @@ class Observation:
 def observe(
     model: nn.Module, names: list[str], batches: Iterable[list[dict]]
 ) -> dict[str, Observation]:
-    """Train-mode passes through a float model, forward and backward.
+    """Run a float model on batches, forward and backward, as in training.
+
+    Curvature is that of empirical Fisher: squares of gradients at single outputs. Losses are means
+    over boxes, pixels or anchors; squares of the gradient of a mean of n terms are n times less
+    than the mean of their squares, so each loss counts √n times. Random signs let products of the
+    gradients of two losses cancel.
 
     Args:
         model: of plain classes; its gradients and the statistics of its norms are changed.
@@ -43,53 +49,92 @@ def observe(
         What was seen of each layer that a picture reached.
     """
     model.train().requires_grad_(True)
-    layers = {id(model.get_submodule(name).weight): name for name in names}
+    layers = {name: model.get_submodule(name) for name in names}
     batches = list(batches)
     share = max(1, _SAMPLES // max(1, len(batches)))
     inputs: dict[str, list[Tensor]] = {}
     weights: dict[str, Tensor] = {}
     for index, batch in enumerate(batches):
-        own: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(index)
-
-        def note(name, x, output, own=own, generator=generator):
-            module = model.get_submodule(name)
-            own.setdefault(name, []).append(samples_of(module, x.detach(), generator))
-
-            def add(grad):
-                channels = -1 if isinstance(module, nn.Linear) else 1
-                squares = grad.detach().float().square().movedim(channels, -1)
-                found = squares.reshape(-1, squares.shape[-1]).sum(0) / len(batches)
-                weights[name] = weights[name] + found if name in weights else found
-
-            output.register_hook(add)
-
-        with own_randomness(model), EventStorage(), _Watch(layers, note):
+        products = _Products(model)
+        with own_randomness(model), EventStorage():
             torch.manual_seed(index)
-            losses = model(batch)
-        sum(losses.values()).backward()
+            with products:
+                losses = model(batch)
+        total = 0
+        for loss in losses.values():
+            sign = 1 - 2 * int(torch.randint(2, (), generator=generator))
+            total = total + sign * terms_of(loss, products.outputs()) ** 0.5 * loss
+        for name, layer in layers.items():
+            calls = products.seen.get(layer, [])
+            for _, output in calls:
+                output.register_hook(_adder(weights, name, layer, len(batches)))
+            if calls:
+                found = [samples_of(layer, x.detach(), generator) for x, _ in calls]
+                inputs.setdefault(name, []).append(_some(torch.cat(found), share, generator))
+        total.backward()
         model.zero_grad()
-        for name, found in own.items():
-            found = torch.cat(found)
-            chosen = torch.randperm(len(found), generator=generator)[:share]
-            inputs.setdefault(name, []).append(found[chosen.to(found.device)])
-    return {
-        name: Observation(torch.cat(inputs[name]).float(), weights[name])
-        for name in names
-        if name in weights and sum(map(len, inputs[name]))
-    }
+    found = {name: torch.cat(each).float() for name, each in inputs.items()}
+    return {n: Observation(found[n], weights[n]) for n in names if n in weights and len(found[n])}
 
 
-class _Watch(TorchFunctionMode):
-    """Tells of each product with the weight of a layer, before norm and activation."""
+def terms_of(loss: Tensor, outputs: Iterable[tuple[nn.Module, list[Tensor]]]) -> float:
+    """How many terms a loss is the mean of: (Σ|g|)² / Σg² over its gradients g at the places of the
+    first of some layers that it hangs on.
 
-    def __init__(self, layers: dict[int, str], note):
+    Args:
+        loss: ``()``.
+        outputs: of layers, from the last on.
+    """
+    if not loss.requires_grad:
+        return 1.0
+    for layer, of_layer in outputs:
+        grads = torch.autograd.grad(loss, of_layer, retain_graph=True, allow_unused=True)
+        rows = [_rows(layer, grad).norm(dim=1) for grad in grads if grad is not None]
+        if rows:
+            rows = torch.cat(rows)
+            squares = float(rows.square().sum())
+            return float(rows.sum()) ** 2 / squares if squares > 0 else 1.0
+    return 1.0
+
+
+class _Products(TorchFunctionMode):
+    """Takes note of what layers are called with and give, before norm and activation.
+
+    Attributes:
+        seen: inputs and outputs of each call, by layer, in the order of the first calls.
+    """
+
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self._layers, self._note = layers, note
+        self._layers = {id(m.weight): m for m in model.modules() if is_layer(m)}
+        self.seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))
-        name = self._layers.get(id(args[1])) if len(args) > 1 else None
-        if name is not None and isinstance(output, Tensor) and output.requires_grad:
-            self._note(name, args[0], output)
+        layer = self._layers.get(id(args[1])) if len(args) > 1 else None
+        if layer is not None and isinstance(output, Tensor) and output.requires_grad:
+            self.seen.setdefault(layer, []).append((args[0], output))
         return output
+
+    def outputs(self) -> list[tuple[nn.Module, list[Tensor]]]:
+        """Outputs of each layer, from the last layer on."""
+        return [(layer, [y for _, y in calls]) for layer, calls in reversed(self.seen.items())]
+
+
+def _rows(layer: nn.Module, tensor: Tensor) -> Tensor:
+    """An output of a layer ``(places, F)``."""
+    tensor = tensor.detach().float().movedim(-1 if isinstance(layer, nn.Linear) else 1, -1)
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _adder(weights: dict[str, Tensor], name: str, layer: nn.Module, count: int) -> Callable:
+    def add(grad):
+        found = _rows(layer, grad).square().sum(0) / count
+        weights[name] = weights[name] + found if name in weights else found
+
+    return add
+
+
+def _some(samples: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    return samples[torch.randperm(len(samples), generator=generator)[:most].to(samples.device)]

@@ -14,8 +14,9 @@ from .observation import Observation
 
 __all__ = ["SPARSITIES", "LayerSensitivity", "coded_bytes", "measure_layer", "output_error"]
 
-# Below the first a ternary code only gets longer and worse; beyond the last filters get empty.
-SPARSITIES = (0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.89, 0.92, 0.95, 0.97)
+# Below the first a ternary code only gets longer and worse; beyond the last so little is left of a
+# layer that second order says nothing.
+SPARSITIES = (0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.89, 0.92, 0.95)
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,7 @@ class LayerSensitivity:
 
 @torch.no_grad()
 def measure_layer(
-    name: str,
-    layer: TernaryLayer,
-    seen: Observation,
-    sparsities: tuple[float, ...] = SPARSITIES,
+    name: str, layer: TernaryLayer, seen: Observation, sparsities: tuple[float, ...]
 ) -> LayerSensitivity:
     """Error and bytes of a layer's latent weight, rounded in one shot with so many zeros.
 

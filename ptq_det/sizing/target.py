@@ -47,7 +47,7 @@ def measure_layers(model: nn.Module, seen: dict[str, Observation]) -> list[Layer
     :func:`observe_layers`."""
     layers = ternary_layers(model)
     return [
-        measure_layer(name, layers[name], seen[name])
+        measure_layer(name, layers[name], seen[name], SPARSITIES)
         for name in tqdm(seen, "Measuring what zeros cost and save")
     ]
 

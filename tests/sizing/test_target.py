@@ -1,0 +1,134 @@
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ptq_det import TernaryTrainer, pack_model
+from ptq_det.errors import InputError
+from ptq_det.files import MIB
+from ptq_det.packing.packed_model import PackedModel
+from ptq_det.sizing import target as target_module
+from ptq_det.ternary.ternarize import ternary_layers
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+@pytest.fixture
+def sized(cfg, monkeypatch):
+    """A config with few ternary layers, measured at few zeros."""
+    monkeypatch.setattr(target_module, "SPARSITIES", (0.4, 0.6, 0.8, 0.95))
+    monkeypatch.setattr(target_module, "BATCHES", 1)
+    cfg.TERNARY.SKIP = ["backbone.bottom_up.*", "roi_heads.mask_head.deconv"]
+    cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 48
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 48
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
+    cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START, cfg.SOLVER.MAX_ITER = 0.0, 0.5, 4
+    cfg.TERNARY.SPARSITY_OVERRIDES = []
+    return cfg
+
+
+def trained(cfg, resume=False):
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def size_of(trainer) -> float:
+    path = os.path.join(trainer.cfg.OUTPUT_DIR, "packed.safetensors")
+    pack_model(trainer.model, trainer.cfg, path)
+    return os.path.getsize(path) / MIB
+
+
+def zeros_of(trainer) -> dict[str, float]:
+    layers = ternary_layers(trainer.model)
+    return {n: float((x.codes_and_scale()[0] == 0).float().mean()) for n, x in layers.items()}
+
+
+@pytest.mark.parametrize("freeze_start", [0.5, 1.0])
+@pytest.mark.parametrize("target", [0.16, 0.18])
+def test_the_file_has_the_size_that_was_asked_for(target, freeze_start, sized):
+    sized.TERNARY.TARGET_MIB, sized.TERNARY.FREEZE_START = target, freeze_start
+    sized.SOLVER.BASE_LR = 0.1  # so that latent weights move
+    trainer = trained(sized)
+    assert 0.99 * target <= size_of(trainer) <= target
+    zeros = zeros_of(trainer)
+    assert max(zeros.values()) - min(zeros.values()) > 0.05  # layers differ
+    told = yaml.safe_load(Path(sized.OUTPUT_DIR, "zeros_by_layer.yaml").read_text())["TERNARY"]
+    assert dict(told["SPARSITY_OVERRIDES"]) == pytest.approx(zeros, abs=0.01)
+    measured = json.loads(Path(sized.OUTPUT_DIR, "ternary_statistics.json").read_text())
+    found = {name: figures["sparsity"] for name, figures in measured["layers"].items()}
+    assert found == pytest.approx(zeros, abs=0.002)
+
+
+def test_a_size_that_cannot_be_reached_is_refused_with_the_least(sized):
+    sized.TERNARY.TARGET_MIB = 0.01
+    trainer = TernaryTrainer(sized)
+    with pytest.raises(InputError, match=r"packed file has (0\.\d+) MiB already") as error:
+        trainer.train()
+    assert trainer.storage.iter == 0
+    least = float(str(error.value).split("packed file has ")[1].split()[0])
+    sized.TERNARY.TARGET_MIB = least + 0.01
+    assert size_of(trained(sized)) <= least + 0.01
+
+
+def test_more_than_zeros_can_fill_is_said(sized, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    caplog.set_level(logging.INFO, "ptq_det")
+    sized.TERNARY.TARGET_MIB = 10.0
+    trainer = trained(sized)
+    assert "TERNARY.TARGET_MIB is 10; the zeros of least error leave 0." in caplog.text
+    assert size_of(trainer) < 1
+    zeros = zeros_of(trainer)
+    assert min(zeros.values()) > 0.35
+
+
+def test_a_stopped_training_goes_on_with_its_zeros(sized, monkeypatch):
+    sized.TERNARY.TARGET_MIB, sized.SEED = 0.165, 3
+    sized.SOLVER.MAX_ITER, sized.SOLVER.CHECKPOINT_PERIOD = 6, 2
+    whole = trained(sized)
+    wanted = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    assert any(name.endswith(".sparsity") for name in wanted)
+    Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
+    monkeypatch.setattr("ptq_det.training.hooks.choose_zeros", None)  # not called again
+    again = trained(sized, resume=True)
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+
+
+def test_latent_weights_are_evaluated_with_the_zeros_of_their_training(sized):
+    sized.TERNARY.TARGET_MIB, sized.TERNARY.FREEZE_START = 0.16, 1.0
+    trainer = trained(sized)
+    codes = {n: x.codes_and_scale()[0] for n, x in ternary_layers(trainer.model).items()}
+    model = TernaryTrainer.build_model(sized).eval()
+    model.load_state_dict(trainer.model.state_dict())
+    for name, layer in ternary_layers(model).items():
+        assert torch.equal(layer.codes_and_scale()[0], codes[name]), name
+    packed = PackedModel.of(model, sized)
+    assert set(packed.layers) >= set(codes)
+    assert not any(name.endswith(".sparsity") for name in packed.state_dict())
+
+
+def test_a_checkpoint_without_zeros_is_not_gone_on_from(sized):
+    sized.SOLVER.CHECKPOINT_PERIOD = 2
+    trained(sized)
+    Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
+    sized.TERNARY.TARGET_MIB = 0.165
+    with pytest.raises(InputError, match=r"a training without TERNARY\.TARGET_MIB"):
+        trained(sized, resume=True)
+
+
+def test_zeros_that_were_written_give_the_same_codes_without_a_size(sized):
+    sized.TERNARY.TARGET_MIB = 0.165
+    trainer = trained(sized)
+    told = yaml.safe_load(Path(sized.OUTPUT_DIR, "zeros_by_layer.yaml").read_text())["TERNARY"]
+    sized.TERNARY.update(told)
+    model = TernaryTrainer.build_model(sized)
+    own = {n: x.ternary.sparsity for n, x in ternary_layers(trainer.model).items()}
+    found = {n: x.ternary.sparsity for n, x in ternary_layers(model).items()}
+    assert found == pytest.approx(own, abs=1e-5)
