@@ -21,6 +21,7 @@ from ..lazy import model_node, settings_in
 from ..packing.filled import load_filled
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
+from ..sizing.target import check_size
 from ..ternary.norms import fold_norms
 from ..ternary.ternarize import check_trained, ternarize, ternary_layers
 from .hooks import PTQHook
@@ -164,6 +165,9 @@ def _test_packed(cfg: DictConfig, model: nn.Module) -> dict:
         packed.write(path)
         before, after = packed.float_bytes / MIB, os.path.getsize(path) / MIB
         _logger.info("Packed model: %s, %.2f MiB -> %.2f MiB", path, before, after)
+        target = settings_in(cfg).target_mib
+        if target:
+            check_size(path, target)
     with from_main_process(path) as here:
         return _test(cfg, load_packed(here, cfg.train.device, DEFAULT_ENGINE, model=cfg.model))
 

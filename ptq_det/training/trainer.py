@@ -21,6 +21,7 @@ from ..inference.evaluators import build_evaluator
 from ..modeling.meta_arch import build_float_model
 from ..packing.packed_model import PackedModel
 from ..settings import TernarySettings
+from ..sizing.target import check_size
 from ..ternary.ternarize import check_trained, ternarize, unwrap
 from .data_checks import check_classes
 from .distillation import DistillationHook
@@ -145,6 +146,8 @@ class TernaryTrainer(DefaultTrainer):
                 packed.write(path)
                 before, after = packed.float_bytes / MIB, os.path.getsize(path) / MIB
                 logger.info("Packed model: %s, %.2f MiB -> %.2f MiB", path, before, after)
+                if self.cfg.TERNARY.TARGET_MIB:
+                    check_size(path, self.cfg.TERNARY.TARGET_MIB)
             logger.info("Evaluating the packed model %s", path)
             with from_main_process(path) as here:
                 model = load_for_evaluation(self.cfg, here, DEFAULT_ENGINE)

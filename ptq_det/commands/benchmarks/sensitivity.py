@@ -26,9 +26,7 @@ __all__ = ["benchmark_sensitivity", "sensitivity_table"]
 _SHOWN = (0.5, 0.68, 0.8, 0.89, 0.95)  # sparsities of the table
 
 
-def benchmark_sensitivity(
-    config_file: str, opts: list[str], plot: str | None = None
-) -> list[dict]:
+def benchmark_sensitivity(config_file: str, opts: list[str], plot: str | None = None) -> list[dict]:
     """Print error and bytes of each ternary layer of ``MODEL.WEIGHTS`` at several zeros.
 
     Args:
