@@ -19,6 +19,7 @@ def config(**values) -> CfgNode:
     ("key", "value", "allowed"),
     [
         ("QUANTIZER", "ptq", '"PTQ"'),
+        ("TARGET_MIB", -1.0, "at least 0"),
         ("SPARSITY", 1.0, "from 0 to 0.99"),
         ("SPARSITY", 0.9999, "from 0 to 0.99"),
         ("SPARSITY", -0.1, "from 0 to 0.99"),
@@ -58,6 +59,21 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, a
     while isinstance(value, list):
         value = value[0]
     assert str(value) in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["QUANTIZER", "TWN"], r"0 with TWN, which does not follow a sparsity"),
+        (["THRESHOLD", "network", "COMPENSATION", 0], r"0 with one network's threshold"),
+        (["SPARSITY_OVERRIDES", [["fc", 0.9]]], r"0 beside TERNARY\.SPARSITY_OVERRIDES"),
+    ],
+)
+def test_a_size_is_refused_beside_what_it_would_not_agree_with(keys, message):
+    values = {key.lower(): value for key, value in zip(keys[::2], keys[1::2], strict=True)}
+    TernarySettings.make(**values)
+    with pytest.raises(InputError, match=r"TERNARY\.TARGET_MIB is 5\.0; allowed: " + message):
+        TernarySettings.make(target_mib=5.0, **values)
 
 
 def test_an_unknown_key_is_refused():

@@ -1,11 +1,15 @@
 import json
 import logging
 import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import launch
+from detectron2.utils import comm
 
 from ptq_det import TernaryTrainer, pack_model
 from ptq_det.errors import InputError
@@ -13,6 +17,7 @@ from ptq_det.files import MIB
 from ptq_det.packing.packed_model import PackedModel
 from ptq_det.sizing import target as target_module
 from ptq_det.ternary.ternarize import ternary_layers
+from ptq_det.training.processes import leave_process_group
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -132,3 +137,27 @@ def test_zeros_that_were_written_give_the_same_codes_without_a_size(sized):
     own = {n: x.ternary.sparsity for n, x in ternary_layers(trainer.model).items()}
     found = {n: x.ternary.sparsity for n, x in ternary_layers(model).items()}
     assert found == pytest.approx(own, abs=1e-5)
+
+
+def _train_as_rank(cfg, folder, pictures):
+    annotations = f"{pictures}/annotations/train.json"
+    register_coco_instances("few_train", {}, annotations, f"{pictures}/train")
+    trainer = trained(cfg)
+    chosen = {n: x.ternary.sparsity for n, x in ternary_layers(trainer.model).items()}
+    torch.save(chosen, f"{folder}/{comm.get_rank()}.pt")
+    leave_process_group()
+
+
+def test_two_processes_choose_the_same_zeros(sized, tmp_path, pictures, two_processes):
+    sized.MODEL.DEVICE, sized.TERNARY.TARGET_MIB = two_processes, 0.165
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    launch(
+        _train_as_rank,
+        num_gpus_per_machine=2,
+        dist_url=f"tcp://127.0.0.1:{port}",
+        args=(sized, os.fspath(tmp_path), os.fspath(pictures)),
+    )
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first == second and len(set(first.values())) > 1
