@@ -171,14 +171,6 @@ class PackedModel:
             PackedFileError: the config does not build this model; nothing is written then.
             OSError: the file cannot be written.
         """
-        self.to_container().write(path)
-
-    def to_container(self) -> Container:
-        """What the file holds.
-
-        Raises:
-            PackedFileError: the config does not build this model.
-        """
         self.check()
         self.to_container().write(path)
 
