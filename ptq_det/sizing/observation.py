@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from ..compensation.inputs import own_randomness, samples_of
 from ..ternary.layers import is_layer
 
-__all__ = ["Observation", "observe", "terms_of"]
+__all__ = ["Observation", "end_of", "observe"]
 
 _SAMPLES = 2048  # inputs of a layer that are kept in all
 
@@ -35,10 +35,10 @@ def observe(
 ) -> dict[str, Observation]:
     """Run a float model on batches, forward and backward, as in training.
 
-    Curvature is that of empirical Fisher: squares of gradients at single outputs. Losses are means
-    over boxes, pixels or anchors; squares of the gradient of a mean of n terms are n times less
-    than the mean of their squares, so each loss counts √n times. Random signs let products of the
-    gradients of two losses cancel.
+    Curvature is that of empirical Fisher: squares of gradients at single outputs, summed over the
+    terms (boxes, pixels, anchors) that losses are means of. One backward pass has them all: each
+    term goes back with a sign of its own, so that products of two of them cancel on average, and
+    √n times, since a term has 1/n of the loss.
 
     Args:
         model: of plain classes; its gradients and the statistics of its norms are changed.
@@ -61,10 +61,7 @@ def observe(
             torch.manual_seed(index)
             with products:
                 losses = model(batch)
-        total = 0
-        for loss in losses.values():
-            sign = 1 - 2 * int(torch.randint(2, (), generator=generator))
-            total = total + sign * terms_of(loss, products.outputs()) ** 0.5 * loss
+        ends = [end_of(loss, products.outputs(), generator) for loss in losses.values()]
         for name, layer in layers.items():
             calls = products.seen.get(layer, [])
             for _, output in calls:
@@ -72,30 +69,43 @@ def observe(
             if calls:
                 found = [samples_of(layer, x.detach(), generator) for x, _ in calls]
                 inputs.setdefault(name, []).append(_some(torch.cat(found), share, generator))
-        total.backward()
+        pairs = [pair for end in ends for pair in end]
+        torch.autograd.backward([y for y, _ in pairs], [grad for _, grad in pairs])
         model.zero_grad()
     found = {name: torch.cat(each).float() for name, each in inputs.items()}
     return {n: Observation(found[n], weights[n]) for n in names if n in weights and len(found[n])}
 
 
-def terms_of(loss: Tensor, outputs: Iterable[tuple[nn.Module, list[Tensor]]]) -> float:
-    """How many terms a loss is the mean of: (Σ|g|)² / Σg² over its gradients g at the places of the
-    first of some layers that it hangs on.
+def end_of(
+    loss: Tensor, outputs: Iterable[tuple[nn.Module, list[Tensor]]], generator: torch.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Outputs of the last layer that a loss hangs on, and gradients to go back from there with.
+
+    They are those of the loss times √n at each place, with random signs. n = (Σ‖g‖)² / Σ‖g‖² over
+    the places is how many terms the loss is the mean of.
 
     Args:
         loss: ``()``.
         outputs: of layers, from the last on.
+        generator: of the signs.
     """
-    if not loss.requires_grad:
-        return 1.0
-    for layer, of_layer in outputs:
+    for layer, of_layer in outputs if loss.requires_grad else ():
         grads = torch.autograd.grad(loss, of_layer, retain_graph=True, allow_unused=True)
-        rows = [_rows(layer, grad).norm(dim=1) for grad in grads if grad is not None]
-        if rows:
-            rows = torch.cat(rows)
-            squares = float(rows.square().sum())
-            return float(rows.sum()) ** 2 / squares if squares > 0 else 1.0
-    return 1.0
+        found = [(y, grad) for y, grad in zip(of_layer, grads, strict=True) if grad is not None]
+        if not found:
+            continue
+        sizes = torch.cat([_rows(layer, grad).norm(dim=1) for _, grad in found])
+        squares = float(sizes.square().sum())
+        factor = float(sizes.sum()) / squares**0.5 if squares > 0 else 1.0
+        return [(y, factor * grad * _signs(layer, grad, generator)) for y, grad in found]
+    return []
+
+
+def _signs(layer: nn.Module, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """1 or −1 for each place of an output of a layer."""
+    channels = -1 if isinstance(layer, nn.Linear) else 1
+    shape = tensor.narrow(channels, 0, 1).shape
+    return (1 - 2 * torch.randint(2, shape, generator=generator)).to(tensor)
 
 
 class _Products(TorchFunctionMode):
