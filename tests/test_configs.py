@@ -78,7 +78,7 @@ def built(request, tmp_path_factory):
 
 
 def test_config_builds(built):
-    kind = built.path.stem.removesuffix("_fast").split("_")[-1]
+    kind = built.path.stem.removesuffix("_fast").removesuffix("_paper").split("_")[-1]
     assert built.settings.enabled == (kind != "float")
     if built.settings.enabled:
         assert built.settings.quantizer.lower() == kind
