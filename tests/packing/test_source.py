@@ -35,3 +35,12 @@ def test_a_ternary_checkpoint_and_a_packed_file_keep_their_codes(model, cfg, tmp
         packed.config = packed.config.replace("SPARSITY: 0.5", "SPARSITY: 0.8")
         packed.write(tmp_path / "again.safetensors")
         assert (tmp_path / "again.safetensors").read_bytes() == expected
+
+
+def test_a_size_is_not_kept_without_a_fine_tuning(cfg, tmp_path, caplog):
+    cfg.MODEL.WEIGHTS = save(build_float_model(cfg), tmp_path / "float.pth")
+    packed_from_checkpoint(cfg)
+    assert "TARGET_MIB" not in caplog.text
+    cfg.TERNARY.TARGET_MIB, cfg.TERNARY.SPARSITY_OVERRIDES = 1.0, []
+    packed_from_checkpoint(cfg)
+    assert "chooses zeros when a fine-tuning begins" in caplog.text
