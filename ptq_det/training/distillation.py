@@ -1,15 +1,18 @@
 """Distillation: the float model that a fine-tuning starts from teaches the ternary one."""
 
 import torch
-import torch.nn.functional as F
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.modeling import RetinaNet
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..modeling.meta_arch import build_float_model
 from ..ternary.ternarize import restore_classes, unwrap
+from .distances import anchor_distances, class_divergence, map_distance, mask_divergence
 
 __all__ = ["Distillation", "DistillationHook", "build_teacher"]
 
@@ -42,42 +45,53 @@ def build_teacher(cfg: CfgNode) -> nn.Module:
 class Distillation:
     """Adds losses to a model's own in training: how far it is from a teacher on the same pictures.
 
-    - ``loss_distill_features``: squared distance of the backbone's feature maps over the squared
-      norm of the teacher's, averaged over the levels.
-    - ``loss_distill_boxes``: Kullback-Leibler divergence of the class probabilities, on the boxes
-      that the student samples, each with its own features (Hinton et al., arXiv 1503.02531,
-      temperature 1). Only of heads with one box predictor.
-    - ``loss_distill_masks``: cross entropy to the teacher's mask probabilities on the student's
-      boxes, less the teacher's own entropy.
+    - ``loss_distill_features``: distance of the backbone's feature maps, averaged over the levels.
+    - ``loss_distill_anchors`` and ``loss_distill_anchor_deltas``: of the scores and box deltas of a
+      region proposal network, or of RetinaNet, at each anchor.
+    - ``loss_distill_pooled``: distance of the features that are pooled for the boxes that the
+      student samples.
+    - ``loss_distill_boxes``: divergence of the class probabilities on those boxes, each with its
+      own features. Like the one before, only of heads with one box predictor.
+    - ``loss_distill_masks``: divergence of the mask probabilities on the student's boxes.
+
+    :mod:`.distances` has the formulas.
 
     Args:
         student: the model, changed by hooks until :meth:`remove`.
         teacher: float model of the same architecture.
-        weight: factor of all three.
+        weight: factor of all of them.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, weight: float):
         self._teacher, self._weight = teacher, weight
         self._losses: dict[str, Tensor] = {}
         self._features: dict[str, Tensor] = {}
-        self._boxes = {}
+        self._pooled_boxes: Tensor | None = None
+        self._mask_boxes: list[Boxes] | None = None
         self._handles = [
             student.backbone.register_forward_hook(self._compare_features),
             student.register_forward_hook(self._add_losses),
         ]
+        if isinstance(student, RetinaNet):
+            names, classes = student.head_in_features, student.num_classes
+            self._compare_anchors(student.head, teacher.head, names, classes)
+        proposals = getattr(student, "proposal_generator", None)
+        if isinstance(proposals, RPN):
+            head = teacher.proposal_generator.rpn_head
+            self._compare_anchors(proposals.rpn_head, head, proposals.in_features, 1)
         heads = getattr(student, "roi_heads", None)
         if isinstance(getattr(heads, "box_predictor", None), nn.Module) and hasattr(
             heads, "box_pooler"
         ):
             self._handles += [
-                heads.box_pooler.register_forward_hook(self._remember_boxes("box")),
+                heads.box_pooler.register_forward_hook(self._compare_pooled),
                 heads.box_predictor.register_forward_hook(self._compare_classes),
             ]
         if isinstance(getattr(heads, "mask_head", None), nn.Sequential) and hasattr(
             heads, "mask_pooler"
         ):
             self._handles += [
-                heads.mask_pooler.register_forward_hook(self._remember_boxes("mask")),
+                heads.mask_pooler.register_forward_hook(self._remember_boxes),
                 heads.mask_head.predictor.register_forward_hook(self._compare_masks),
             ]
 
@@ -90,35 +104,44 @@ class Distillation:
         if not module.training:
             return
         with torch.no_grad():
-            self._features = self._teacher.backbone(*args)
-        distances = [
-            (output[name].float() - target.float()).square().sum() / target.float().square().sum()
-            for name, target in self._features.items()
-        ]
+            features = self._teacher.backbone(*args)
+        # Not bfloat16, to whose eight bits poolers would round the boxes.
+        self._features = {name: x.float() for name, x in features.items()}
+        distances = [map_distance(output[name], x) for name, x in self._features.items()]
         self._losses["loss_distill_features"] = torch.stack(distances).mean()
 
-    def _remember_boxes(self, kind):
-        def remember(module, args, output):
-            self._boxes[kind] = args[1]
+    def _compare_anchors(
+        self, head: nn.Module, teacher: nn.Module, names: list[str], classes: int
+    ) -> None:
+        def compare(module, args, output):
+            if not module.training:
+                return
+            with torch.no_grad():
+                target = teacher([self._features[name] for name in names])
+            levels = (zip(*outputs, strict=True) for outputs in (output, target))
+            scores, deltas = anchor_distances(*levels, classes)
+            self._losses["loss_distill_anchors"] = scores
+            self._losses["loss_distill_anchor_deltas"] = deltas
 
-        return remember
+        self._handles.append(head.register_forward_hook(compare))
 
-    def _pooled(self, kind: str) -> Tensor:
-        heads = self._teacher.roi_heads
-        names = getattr(heads, f"{kind}_in_features")
-        pooler = getattr(heads, f"{kind}_pooler")
-        return pooler([self._features[name] for name in names], self._boxes[kind])
+    def _compare_pooled(self, module, args, output):
+        if not module.training:
+            return
+        with torch.no_grad():
+            self._pooled_boxes = self._pooled("box", args[1])
+        self._losses["loss_distill_pooled"] = map_distance(output, self._pooled_boxes)
 
     def _compare_classes(self, module, args, output):
         if not module.training:
             return
         heads = self._teacher.roi_heads
         with torch.no_grad():
-            scores, _ = heads.box_predictor(heads.box_head(self._pooled("box")))
-        found = F.log_softmax(output[0].float(), dim=1)
-        target = F.log_softmax(scores.float(), dim=1)
-        loss = F.kl_div(found, target, reduction="sum", log_target=True) / max(1, len(target))
-        self._losses["loss_distill_boxes"] = loss
+            scores, _ = heads.box_predictor(heads.box_head(self._pooled_boxes))
+        self._losses["loss_distill_boxes"] = class_divergence(output[0], scores)
+
+    def _remember_boxes(self, module, args, output):
+        self._mask_boxes = args[1]
 
     def _compare_masks(self, module, args, output):
         if not module.training:
@@ -127,17 +150,22 @@ class Distillation:
             self._losses["loss_distill_masks"] = output.sum() * 0
             return
         with torch.no_grad():
-            logits = self._teacher.roi_heads.mask_head.layers(self._pooled("mask")).float()
-            target = logits.sigmoid()
-            entropy = F.binary_cross_entropy_with_logits(logits, target)
-        loss = F.binary_cross_entropy_with_logits(output.float(), target) - entropy
-        self._losses["loss_distill_masks"] = loss
+            features = self._pooled("mask", self._mask_boxes)
+            logits = self._teacher.roi_heads.mask_head.layers(features)
+        self._losses["loss_distill_masks"] = mask_divergence(output, logits)
+
+    def _pooled(self, kind: str, boxes: list[Boxes]) -> Tensor:
+        heads = self._teacher.roi_heads
+        names = getattr(heads, f"{kind}_in_features")
+        pooler = getattr(heads, f"{kind}_pooler")
+        return pooler([self._features[name] for name in names], boxes)
 
     def _add_losses(self, module, args, output):
         if not module.training:
             return None
         losses = {name: self._weight * loss for name, loss in self._losses.items()}
-        self._losses, self._features, self._boxes = {}, {}, {}
+        self._losses, self._features = {}, {}
+        self._pooled_boxes = self._mask_boxes = None
         return {**output, **losses}
 
 

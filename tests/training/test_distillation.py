@@ -10,7 +10,14 @@ from ptq_det.training.distillation import Distillation, build_teacher
 
 pytestmark = pytest.mark.usefixtures("device")
 
-NAMES = {"loss_distill_features", "loss_distill_boxes", "loss_distill_masks"}
+NAMES = {
+    "loss_distill_features",
+    "loss_distill_anchors",
+    "loss_distill_anchor_deltas",
+    "loss_distill_pooled",
+    "loss_distill_boxes",
+    "loss_distill_masks",
+}
 
 
 @pytest.fixture
@@ -97,3 +104,28 @@ def test_the_trainer_distils(cfg, tmp_path):
 def test_a_teacher_needs_weights(cfg):
     with pytest.raises(InputError, match=r"TERNARY\.DISTILLATION needs a float model"):
         build_teacher(cfg)
+
+
+def test_retinanet_learns_scores_and_deltas_of_its_anchors(cfg, repo, device, batch, tmp_path):
+    cfg.merge_from_file(str(repo / "configs/quick_schedules/shapes_retinanet_ptq.yaml"))
+    cfg.MODEL.DEVICE = device
+    student = build_float_model(cfg)
+    own = losses_of(student, batch)
+    names = {"loss_distill_features", "loss_distill_anchors", "loss_distill_anchor_deltas"}
+    Distillation(student, teacher_like(build_float_model(cfg), cfg, tmp_path), 1.0)
+    losses = losses_of(student, batch)
+    assert set(losses) == set(own) | names
+    losses["loss_distill_anchor_deltas"].backward()
+    assert student.head.bbox_pred.weight.grad.abs().sum() > 0
+
+
+def test_boxes_keep_their_places_where_a_teacher_computes_in_bfloat16(cfg, batch, tmp_path):
+    student = build_float_model(cfg)
+    distillation = Distillation(student, teacher_like(student, cfg, tmp_path), 1.0)
+    with torch.autocast(cfg.MODEL.DEVICE, dtype=torch.bfloat16):
+        distillation._compare_features(
+            student.backbone.train(),
+            (student.preprocess_image(batch).tensor,),
+            student.backbone(student.preprocess_image(batch).tensor),
+        )
+    assert {x.dtype for x in distillation._features.values()} == {torch.float32}
