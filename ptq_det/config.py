@@ -77,10 +77,10 @@ def _add_keys(cfg: CN) -> None:
     # Example: [["roi_heads.box_head.fc1", 0.9], ["backbone.bottom_up.res3.*", 0.6]]
     cfg.TERNARY.SPARSITY_OVERRIDES = []
 
-    # Size of the packed file in MiB. The zeros of each layer are chosen for it before the first
-    # iteration, by what they cost the loss and save in the file (sizing/), and moved once more when
-    # codes freeze. 0 leaves the zeros to the two keys above, of which the second has to be empty
-    # where a size is asked for.
+    # Size of the packed file in MiB. Before the first iteration the zeros of the two keys above are
+    # moved to it, by the same for all layers in log-odds; without SPARSITY_OVERRIDES they are
+    # chosen for it, by what they cost the loss and save in the file (sizing/). When codes freeze
+    # they are moved once more. 0 leaves the zeros to the two keys.
     cfg.TERNARY.TARGET_MIB = 0.0
 
     # Where the pruning threshold is taken: over each "layer", or over the whole "network", which

@@ -243,13 +243,6 @@ class TernarySettings:
             f"0 with {self.quantizer}, which does not follow a sparsity",
         )
         _require("target_mib", value, self.threshold == "layer", "0 with one network's threshold")
-        _require(
-            "target_mib",
-            value,
-            not self.sparsity_overrides,
-            "0 beside TERNARY.SPARSITY_OVERRIDES, which say the zeros by layer already; to have "
-            'them chosen, set TERNARY.SPARSITY_OVERRIDES "[]"',
-        )
 
     @property
     def compensates(self) -> bool:

@@ -66,7 +66,6 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_allowed(key, value, a
     [
         (["QUANTIZER", "TWN"], r"0 with TWN, which does not follow a sparsity"),
         (["THRESHOLD", "network", "COMPENSATION", 0], r"0 with one network's threshold"),
-        (["SPARSITY_OVERRIDES", [["fc", 0.9]]], r"0 beside TERNARY\.SPARSITY_OVERRIDES"),
     ],
 )
 def test_a_size_is_refused_beside_what_it_would_not_agree_with(keys, message):

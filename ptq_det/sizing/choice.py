@@ -66,7 +66,9 @@ def lower_hull(layer: LayerSensitivity) -> list[int]:
 
 
 def shifted(sparsity: float, shift: float) -> float:
-    """A sparsity whose log-odds are moved, by the same for all layers."""
+    """A sparsity whose log-odds are moved, by the same for all layers; none stays none."""
+    if sparsity == 0:
+        return 0.0
     odds = math.log(sparsity / (1 - sparsity)) + shift
     return 1 / (1 + math.exp(-odds))
 

@@ -1,5 +1,5 @@
-"""Zeros by layer for a packed file of a size: chosen before a fine-tuning, kept to when codes
-freeze."""
+"""Zeros by layer for a packed file of a size: chosen, or those by hand moved, before a fine-tuning;
+kept to when codes freeze."""
 
 import itertools
 import logging
@@ -24,7 +24,15 @@ from .file_size import FileSize
 from .observation import Observation, observe
 from .sensitivity import SPARSITIES, LayerSensitivity, measure_layer
 
-__all__ = ["BATCHES", "check_size", "choose_zeros", "keep_size", "measure_layers", "observe_layers"]
+__all__ = [
+    "BATCHES",
+    "check_size",
+    "choose_zeros",
+    "keep_size",
+    "measure_layers",
+    "move_zeros",
+    "observe_layers",
+]
 
 BATCHES = 4  # of training pictures that errors are measured on
 _BELOW, _WITHIN = 0.995, 0.004  # of the target: what is aimed at, and how near is near enough
@@ -72,14 +80,24 @@ def choose_zeros(model: nn.Module, cfg, batches: Iterable[list[dict]], target: f
     _give(model, _in_first_process(lambda: _zeros(model, cfg, seen, target)))
 
 
+def move_zeros(model: nn.Module, cfg, target: float) -> None:
+    """Move the zeros that layers have, by the same in log-odds, until the packed file has a size,
+    at most 1 % less.
+
+    Arguments and errors are those of :func:`choose_zeros`.
+    """
+    layers = ternary_layers(model)
+    _give(model, _in_first_process(lambda: _moved_to(model, cfg, layers, target)))
+
+
 def keep_size(model: nn.Module, cfg, target: float) -> None:
-    """Move the zeros of all chosen layers, by the same in log-odds, until the packed file has its
-    size again. Weights have moved since zeros were chosen.
+    """Move the zeros of all layers that got them for the size, by the same in log-odds, until the
+    packed file has it again. Weights have moved since.
 
     Arguments are those of :func:`choose_zeros`; latent weights are not ternary yet.
     """
     layers = {n: layer for n, layer in ternary_layers(model).items() if layer.is_chosen}
-    _give(model, _in_first_process(lambda: _moved(model, cfg, layers, target)))
+    _give(model, _in_first_process(lambda: _moved(model, cfg, layers, target)[0]))
 
 
 def check_size(path: str | os.PathLike, target: float) -> None:
@@ -98,12 +116,7 @@ def _zeros(model: nn.Module, cfg, seen: dict[str, Observation], target: float) -
     size = FileSize(model, cfg, {curve.name: layers[curve.name] for curve in curves})
     logger = logging.getLogger("ptq_det")
     smallest = size.of({curve.name: SPARSITIES[-1] for curve in curves})
-    if smallest > target * MIB:
-        raise InputError(
-            f"TERNARY.TARGET_MIB is {target:g}, but with {SPARSITIES[-1]:.0%} zeros in every layer "
-            f"the packed file has {smallest / MIB:.2f} MiB already, {size.rest / MIB:.2f} of them "
-            "for what is not ternary: ask for more than that"
-        )
+    _refuse_below(smallest, SPARSITIES[-1], size, target)
     zeros = least_error(curves)
     best = size.of(zeros)
     if best <= target * MIB:
@@ -137,24 +150,27 @@ def _log(zeros: dict[str, float], curves: list[LayerSensitivity], size: int) -> 
     )
 
 
-def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dict[str, float]:
+def _moved_to(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dict[str, float]:
+    zeros, found = _moved(model, cfg, layers, target)
+    if found > target * MIB:
+        size = FileSize(model, cfg, layers)
+        most = {name: _between(_MOST, layer.ternary.sparsity) for name, layer in layers.items()}
+        _refuse_below(size.of(most), _MOST, size, target)
+    return zeros
+
+
+def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float):
+    """Sparsity of each layer, by name, and the bytes that the file has with them."""
     own = {name: layer.ternary.sparsity for name, layer in layers.items()}
     size, aim = FileSize(model, cfg, layers), _BELOW * target * MIB
-
-    def moved(shift: float) -> dict[str, float]:
-        return {
-            name: min(_MOST, max(shifted(value, shift), min(value, _FEWEST)))
-            for name, value in own.items()
-        }
-
     shift, slope, zeros = 0.0, 1.0, own
     before = found = size.of(own)
     for _ in range(_ROUNDS):
         if abs(found - aim) <= _WITHIN * target * MIB:
             break
         last, shift = shift, shift + slope * math.log(found / aim)
-        zeros, previous = moved(shift), found
-        found = size.of(zeros)
+        zeros = {name: _between(shifted(value, shift), value) for name, value in own.items()}
+        previous, found = found, size.of(zeros)
         if found == previous:
             break  # no layer moves any more
         slope = (shift - last) / math.log(previous / found)
@@ -164,7 +180,21 @@ def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dict[s
         before / MIB,
         found / MIB,
     )
-    return zeros
+    return zeros, found
+
+
+def _between(sparsity: float, own: float) -> float:
+    """A sparsity within what layers are moved to, or where the layer is beyond it, its own."""
+    return min(max(_MOST, own), max(sparsity, min(own, _FEWEST)))
+
+
+def _refuse_below(smallest: int, most: float, size: FileSize, target: float) -> None:
+    if smallest > target * MIB:
+        raise InputError(
+            f"TERNARY.TARGET_MIB is {target:g}, but with {most:.0%} zeros in every layer "
+            f"the packed file has {smallest / MIB:.2f} MiB already, {size.rest / MIB:.2f} of them "
+            "for what is not ternary: ask for more than that"
+        )
 
 
 def _give(model: nn.Module, zeros: dict[str, float]) -> None:

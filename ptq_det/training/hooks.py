@@ -18,7 +18,7 @@ from ..compensation.whole_model import compensate_model
 from ..errors import InputError
 from ..files import replacing
 from ..settings import TernarySettings
-from ..sizing.target import BATCHES, choose_zeros, keep_size
+from ..sizing.target import BATCHES, choose_zeros, keep_size, move_zeros
 from ..ternary.activations import PACT
 from ..ternary.norms import find_norms, fold_norms
 from ..ternary.schedule import Stage, pruning_ratio, stage_at
@@ -88,7 +88,10 @@ class PTQHook(HookBase):
     def _choose_zeros(self) -> None:
         target = self.settings.target_mib
         if self.trainer.start_iter == 0:
-            choose_zeros(self.trainer.model, self.cfg, self._batches(BATCHES), target)
+            if self.settings.sparsity_overrides:
+                move_zeros(self.trainer.model, self.cfg, target)
+            else:
+                choose_zeros(self.trainer.model, self.cfg, self._batches(BATCHES), target)
             self._write_zeros()
         elif not any(layer.is_chosen for layer in self._layers.values()):
             raise InputError(

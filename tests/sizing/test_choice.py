@@ -66,3 +66,4 @@ def test_shifts_are_of_log_odds():
     assert shifted(0.5, 0.0) == 0.5
     assert shifted(0.5, math.log(3)) == pytest.approx(0.75)
     assert shifted(shifted(0.9, 0.3), -0.3) == pytest.approx(0.9)
+    assert shifted(0.0, 2.0) == 0.0

@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import os
 import socket
 from pathlib import Path
@@ -77,6 +78,45 @@ def test_a_size_that_cannot_be_reached_is_refused_with_the_least(sized):
     with pytest.raises(InputError, match=r"packed file has (0\.\d+) MiB already") as error:
         trainer.train()
     assert trainer.storage.iter == 0
+    least = float(str(error.value).split("packed file has ")[1].split()[0])
+    sized.TERNARY.TARGET_MIB = least + 0.01
+    assert size_of(trained(sized)) <= least + 0.01
+
+
+def by_hand(cfg):
+    cfg.TERNARY.SPARSITY = 0.6
+    cfg.TERNARY.SPARSITY_OVERRIDES = [["*.fc1", 0.85], ["*_fcn1", 0.3], ["*.fpn_lateral2", 0.0]]
+    cfg.TERNARY.COMPENSATION = 0
+
+
+@pytest.mark.parametrize("target", [0.16, 0.18])
+def test_zeros_by_hand_are_moved_to_the_size(target, sized, monkeypatch):
+    by_hand(sized)
+    layers = ternary_layers(TernaryTrainer.build_model(sized))
+    own = {name: layer.ternary.sparsity for name, layer in layers.items()}
+    assert {0.0, 0.3, 0.6, 0.85} == set(own.values())
+    sized.TERNARY.TARGET_MIB, sized.SOLVER.BASE_LR = target, 0.1
+    monkeypatch.setattr("ptq_det.training.hooks.choose_zeros", None)  # no gradients, no batches
+    trainer = trained(sized)
+    assert 0.99 * target <= size_of(trainer) <= target
+    layers = ternary_layers(trainer.model)
+    moved = {
+        math.log(x.ternary.sparsity / (1 - x.ternary.sparsity)) - math.log(own[n] / (1 - own[n]))
+        for n, x in layers.items()
+        if own[n] >= 0.6 and 0.45 < x.ternary.sparsity < 0.99
+    }
+    assert max(moved) - min(moved) < 1e-4 and abs(max(moved)) > 0.01
+    assert all(layers[name].ternary.sparsity == 0.0 for name, value in own.items() if value == 0)
+    found = zeros_of(trainer)
+    for name, layer in layers.items():
+        assert found[name] == pytest.approx(layer.ternary.sparsity, abs=0.01), name
+
+
+def test_a_size_that_zeros_by_hand_cannot_reach_is_refused_with_the_least(sized):
+    by_hand(sized)
+    sized.TERNARY.TARGET_MIB = 0.01
+    with pytest.raises(InputError, match=r"99% zeros .* packed file has (0\.\d+) MiB") as error:
+        TernaryTrainer(sized).train()
     least = float(str(error.value).split("packed file has ")[1].split()[0])
     sized.TERNARY.TARGET_MIB = least + 0.01
     assert size_of(trained(sized)) <= least + 0.01
