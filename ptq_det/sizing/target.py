@@ -37,7 +37,8 @@ __all__ = [
 BATCHES = 4  # of training pictures that errors are measured on
 _BELOW, _WITHIN = 0.995, 0.004  # of the target: what is aimed at, and how near is near enough
 _ROUNDS = 8  # to meet it
-_FEWEST, _MOST = 0.45, 0.99  # zeros that a layer is moved to at the end
+_FEWEST, _MOST = 0.45, 0.99  # zeros that a layer is moved to
+_FAR = 50.0  # log-odds that bring any zeros to the most
 
 
 def observe_layers(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, Observation]:
@@ -154,12 +155,14 @@ def _moved_to(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dic
     zeros, found = _moved(model, cfg, layers, target)
     if found > target * MIB:
         size = FileSize(model, cfg, layers)
-        most = {name: _between(_MOST, layer.ternary.sparsity) for name, layer in layers.items()}
+        most = {name: _shifted(x.ternary.sparsity, _FAR) for name, x in layers.items()}
         _refuse_below(size.of(most), _MOST, size, target)
     return zeros
 
 
-def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float):
+def _moved(
+    model, cfg, layers: dict[str, TernaryLayer], target: float
+) -> tuple[dict[str, float], int]:
     """Sparsity of each layer, by name, and the bytes that the file has with them."""
     own = {name: layer.ternary.sparsity for name, layer in layers.items()}
     size, aim = FileSize(model, cfg, layers), _BELOW * target * MIB
@@ -169,7 +172,7 @@ def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float):
         if abs(found - aim) <= _WITHIN * target * MIB:
             break
         last, shift = shift, shift + slope * math.log(found / aim)
-        zeros = {name: _between(shifted(value, shift), value) for name, value in own.items()}
+        zeros = {name: _shifted(value, shift) for name, value in own.items()}
         previous, found = found, size.of(zeros)
         if found == previous:
             break  # no layer moves any more
@@ -183,9 +186,9 @@ def _moved(model, cfg, layers: dict[str, TernaryLayer], target: float):
     return zeros, found
 
 
-def _between(sparsity: float, own: float) -> float:
-    """A sparsity within what layers are moved to, or where the layer is beyond it, its own."""
-    return min(max(_MOST, own), max(sparsity, min(own, _FEWEST)))
+def _shifted(own: float, shift: float) -> float:
+    """A sparsity moved within what layers are moved to; one that is beyond it goes no further."""
+    return min(max(_MOST, own), max(shifted(own, shift), min(own, _FEWEST)))
 
 
 def _refuse_below(smallest: int, most: float, size: FileSize, target: float) -> None:

@@ -120,6 +120,9 @@ def test_a_size_that_zeros_by_hand_cannot_reach_is_refused_with_the_least(sized)
     least = float(str(error.value).split("packed file has ")[1].split()[0])
     sized.TERNARY.TARGET_MIB = least + 0.01
     assert size_of(trained(sized)) <= least + 0.01
+    sized.TERNARY.SPARSITY_OVERRIDES = [*sized.TERNARY.SPARSITY_OVERRIDES, ["*.fc1", 0.0]]
+    with pytest.raises(InputError, match="packed file has"):  # what is to have no zeros keeps none
+        TernaryTrainer(sized).train()
 
 
 def test_more_than_zeros_can_fill_is_said(sized, caplog, monkeypatch):
