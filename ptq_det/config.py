@@ -54,9 +54,9 @@ def _add_keys(cfg: CN) -> None:
     cfg.TERNARY.QUANTIZER = "PTQ"
 
     # Layers whose full name matches one of these patterns (fnmatch) stay in float, beside the first
-    # and last layers of known architectures (ternary/kept_layers.py), which do by themselves. A
-    # pattern behind "!" makes layers ternary all the same; the last one that matches counts, so
-    # that ["!*"] leaves none in float.
+    # and last layers of known architectures and depthwise convolutions
+    # (ternary/kept_layers.py), which do by themselves. A pattern behind "!" makes layers ternary
+    # all the same; the last one that matches counts, so that ["!*"] leaves none in float.
     cfg.TERNARY.SKIP = []
 
     # Refuse to train where a ternary layer's weights were not loaded, and to pack, calibrate or

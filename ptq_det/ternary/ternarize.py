@@ -118,7 +118,9 @@ def ternarize(
     settings = TernarySettings.of(cfg)
     record = Conversion()
     chosen: dict[str, nn.Module] = {}
-    bypassed, kept = _read_without_forward(model), kept_layers(model, prefix)
+    bypassed = _read_without_forward(model)
+    coarse = settings.build_quantizer().levels < 127  # than the 8 bits of what stays in float
+    kept = kept_layers(model, prefix, depthwise=coarse)
     for name, module in model.named_modules():
         name = prefix + name
         if isinstance(module, TernaryLayer):

@@ -51,7 +51,8 @@ def test_it_is_packed_with_its_norms_folded(mobilenet_cfg, tmp_path):
     model = build_float_model(mobilenet_cfg)
     record = ternarize(model, mobilenet_cfg)
     assert "backbone.bottom_up.features.0.0" in record.skipped
-    assert "backbone.bottom_up.features.2.conv.1.0" in record.converted  # depthwise
+    assert "backbone.bottom_up.features.2.conv.0.0" in record.converted
+    assert "backbone.bottom_up.features.2.conv.1.0" in record.skipped  # depthwise
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, 0, 0.1)

@@ -96,6 +96,30 @@ def test_a_users_patterns_add_and_take_back():
     assert skipped("a.other", "!*") == set()
 
 
+@pytest.mark.parametrize(
+    ("layer", "kept"),
+    [
+        (lambda: nn.Conv2d(6, 6, 3, groups=6), True),
+        (lambda: nn.Conv2d(6, 12, 3, groups=6), True),  # two filters a channel
+        (lambda: nn.Conv1d(6, 6, 3, groups=6), True),
+        (lambda: nn.ConvTranspose2d(6, 6, 2, groups=6), True),
+        (lambda: nn.Conv2d(6, 6, 3, groups=3), False),
+        (lambda: nn.Conv2d(1, 6, 3), False),  # all that it has is one channel
+        (lambda: nn.Linear(6, 6), False),
+    ],
+)
+def test_depthwise_convolutions(layer, kept):
+    def skipped(**settings):
+        return ternarize(nn.ModuleDict({"x": layer()}), settings).skipped
+
+    expected = {"x": "a depthwise convolution stays in float"} if kept else {}
+    assert skipped() == expected
+    assert skipped(quantizer="SQuantizer", bits=4, freeze_start=1.0) == expected
+    assert skipped(skip=["!x"]) == {}
+    # 8 bits with a shift a channel are for them above all
+    assert skipped(quantizer="ShiftScaler", freeze_start=1.0) == {}
+
+
 def test_reasons_name_what_keeps_a_layer():
     model = nn.ModuleDict({"a": head("StandardPointHead", "predictor")})
     assert kept_layers(model)[model["a"].predictor] == (
