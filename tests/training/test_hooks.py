@@ -161,8 +161,9 @@ def test_a_decay_is_scaled_with_the_loss(decay, scale, cfg):
 def test_frozen_norms_are_warned_of(cfg, norm, said, caplog, monkeypatch):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
     cfg.SOLVER.MAX_ITER = 1
+    trainer = TernaryTrainer(cfg)  # which sets up the logger, once
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    TernaryTrainer(cfg).train()
+    trainer.train()
     assert ("set MODEL.RESNETS.NORM BN" in caplog.text) == said
 
 
@@ -170,8 +171,9 @@ def test_frozen_norms_are_found_behind_layers_that_do_not_hold_them(cfg, caplog,
     cfg.MODEL.BACKBONE.NAME = "build_mobilenet_v2_fpn_backbone"
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM = "FrozenBN", "BN"
     cfg.SOLVER.MAX_ITER = 1
+    trainer = TernaryTrainer(cfg)  # which sets up the logger, once
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    TernaryTrainer(cfg).train()
+    trainer.train()
     assert "ternary layers (backbone.bottom_up.features" in caplog.text
 
 
