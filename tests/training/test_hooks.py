@@ -179,8 +179,8 @@ def test_frozen_norms_are_found_behind_layers_that_do_not_hold_them(cfg, caplog,
 
 def test_what_the_trainer_does_not_do_is_said(cfg, caplog, monkeypatch):
     cfg.TERNARY.OPTIMIZER, cfg.TERNARY.DISTILLATION, cfg.SOLVER.MAX_ITER = "AdamW", 1.0, 1
+    trainer = PlainTrainer(cfg)  # which sets up the logger, once
     monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    trainer = PlainTrainer(cfg)
     trainer.register_hooks([PTQHook(cfg)])
     trainer.train()
     assert "OPTIMIZER AdamW (it has SGD) and TERNARY.DISTILLATION asks for" in caplog.text
