@@ -1,5 +1,6 @@
 """A tiny Mask R-CNN and a few generated pictures, for tests of the whole path."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data.datasets import register_coco_instances
+from detectron2.utils.logger import setup_logger
 
 from ptq_det import add_ternary_config
 from ptq_det.data.shapes import generate_shapes
@@ -54,6 +56,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.cuda)
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """``caplog`` with what this package logs, which its logger keeps from others."""
+    setup_logger(name="ptq_det")  # a first call later would undo the next line
+    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    caplog.set_level(logging.INFO, "ptq_det")
+    return caplog
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 import itertools
-import logging
 
 import pytest
 import torch
@@ -30,9 +29,7 @@ def features(model, picture):
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-def test_features_are_kept_better_than_in_one_shot(norm, cfg, device, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    caplog.set_level(logging.INFO, "ptq_det")
+def test_features_are_kept_better_than_in_one_shot(norm, cfg, device, log):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
     models = [build_float_model(cfg) for _ in range(3)]
     for name, parameter in models[0].named_parameters():
@@ -52,8 +49,8 @@ def test_features_are_kept_better_than_in_one_shot(norm, cfg, device, caplog, mo
         float((features(model, picture) - exact).square().sum()) for model in models[1:]
     )
     assert found < one_shot
-    assert "squared error of the outputs of " in caplog.text
-    before, after = map(float, caplog.text.split("layers ")[1].split(" (mean)")[0].split(" -> "))
+    assert "squared error of the outputs of " in log.text
+    before, after = map(float, log.text.split("layers ")[1].split(" (mean)")[0].split(" -> "))
     assert after < 0.7 * before
 
 

@@ -1,6 +1,5 @@
 import copy
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ def test_the_evaluator_follows_from_the_metadata(cfg):
     assert isinstance(build_evaluator(cfg, "voc_2007_test"), PascalVOCDetectionEvaluator)
 
 
-def test_a_test_set_of_another_order_is_evaluated_by_name(cfg, monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+def test_a_test_set_of_another_order_is_evaluated_by_name(cfg, monkeypatch, log):
     DatasetCatalog.get("few_train")
     names = list(MetadataCatalog.get("few_train").thing_classes)
     seen = []
@@ -35,8 +33,8 @@ def test_a_test_set_of_another_order_is_evaluated_by_name(cfg, monkeypatch, capl
         found = Instances((9, 9), pred_classes=torch.tensor([0, 1, 5]))
         build_evaluator(cfg, name).process([{}], [{"instances": found}])
     assert seen == [0, 1, 5, 5, 4, 0]
-    assert "other_order has the classes in another order" in caplog.text
-    assert "same_order has" not in caplog.text
+    assert "other_order has the classes in another order" in log.text
+    assert "same_order has" not in log.text
 
 
 def test_an_unknown_type_is_refused(cfg):

@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 import os
 import socket
@@ -125,12 +124,10 @@ def test_a_size_that_zeros_by_hand_cannot_reach_is_refused_with_the_least(sized)
         TernaryTrainer(sized).train()
 
 
-def test_more_than_zeros_can_fill_is_said(sized, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    caplog.set_level(logging.INFO, "ptq_det")
+def test_more_than_zeros_can_fill_is_said(sized, log):
     sized.TERNARY.TARGET_MIB = 10.0
     trainer = trained(sized)
-    assert "TERNARY.TARGET_MIB is 10; the zeros of least error leave 0." in caplog.text
+    assert "TERNARY.TARGET_MIB is 10; the zeros of least error leave 0." in log.text
     assert size_of(trainer) < 1
     zeros = zeros_of(trainer)
     assert min(zeros.values()) > 0.35

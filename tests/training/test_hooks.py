@@ -1,5 +1,4 @@
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -158,36 +157,31 @@ def test_a_decay_is_scaled_with_the_loss(decay, scale, cfg):
 
 
 @pytest.mark.parametrize(("norm", "said"), [("FrozenBN", True), ("BN", False)])
-def test_frozen_norms_are_warned_of(cfg, norm, said, caplog, monkeypatch):
+def test_frozen_norms_are_warned_of(cfg, norm, said, log):
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.FPN.NORM = norm
     cfg.SOLVER.MAX_ITER = 1
-    trainer = TernaryTrainer(cfg)  # which sets up the logger, once
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    trainer.train()
-    assert ("set MODEL.RESNETS.NORM BN" in caplog.text) == said
+    TernaryTrainer(cfg).train()
+    assert ("set MODEL.RESNETS.NORM BN" in log.text) == said
 
 
-def test_frozen_norms_are_found_behind_layers_that_do_not_hold_them(cfg, caplog, monkeypatch):
+def test_frozen_norms_are_found_behind_layers_that_do_not_hold_them(cfg, log):
     cfg.MODEL.BACKBONE.NAME = "build_mobilenet_v2_fpn_backbone"
     cfg.MODEL.RESNETS.NORM, cfg.MODEL.FPN.NORM = "FrozenBN", "BN"
     cfg.SOLVER.MAX_ITER = 1
-    trainer = TernaryTrainer(cfg)  # which sets up the logger, once
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    trainer.train()
-    assert "ternary layers (backbone.bottom_up.features" in caplog.text
+    TernaryTrainer(cfg).train()
+    assert "ternary layers (backbone.bottom_up.features" in log.text
 
 
-def test_what_the_trainer_does_not_do_is_said(cfg, caplog, monkeypatch):
+def test_what_the_trainer_does_not_do_is_said(cfg, log):
     cfg.TERNARY.OPTIMIZER, cfg.TERNARY.DISTILLATION, cfg.SOLVER.MAX_ITER = "AdamW", 1.0, 1
-    trainer = PlainTrainer(cfg)  # which sets up the logger, once
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
+    trainer = PlainTrainer(cfg)
     trainer.register_hooks([PTQHook(cfg)])
     trainer.train()
-    assert "OPTIMIZER AdamW (it has SGD) and TERNARY.DISTILLATION asks for" in caplog.text
-    caplog.clear()
+    assert "OPTIMIZER AdamW (it has SGD) and TERNARY.DISTILLATION asks for" in log.text
+    log.clear()
     cfg.TERNARY.DISTILLATION = 0.0
     TernaryTrainer(cfg).train()
-    assert "This trainer does not do" not in caplog.text
+    assert "This trainer does not do" not in log.text
 
 
 def test_a_network_threshold_follows_a_fused_optimizer_s_steps(cfg):

@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -14,13 +12,11 @@ from tests.lazy_models import narrow_new_baseline
 
 
 @pytest.fixture
-def gpus(cfg, monkeypatch, caplog):
+def gpus(cfg, monkeypatch, log):
     """The config of two processes on GPUs, and what is logged."""
     monkeypatch.setattr(sync_norms.comm, "get_world_size", lambda: 2)
-    monkeypatch.setattr(logging.getLogger("ptq_det"), "propagate", True)
-    caplog.set_level(logging.INFO, "ptq_det")
     cfg.MODEL.DEVICE = "cuda"
-    return cfg, caplog
+    return cfg, log
 
 
 def test_norms_are_shared_by_several_gpus_and_it_is_said(gpus):
