@@ -90,7 +90,8 @@ class Quantizer(ABC):
             a threshold in these units. Hence the sparsity can be raised slowly, and one threshold
             can serve the whole network.
         learns_scale: the scale is a parameter, started at :meth:`scale`.
-        levels: largest magnitude of a code; 1 of a ternary quantizer.
+        levels: largest magnitude of a code; 1 of a ternary quantizer. Below 127, the 8 bits of what
+            stays in float, depthwise convolutions do so by default.
         prunes_first: in the pruning stage, weights whose code is not 0 stay in float.
         masks_gradient: pruned weights get no gradient.
         freezes: it has a frozen stage, in which codes stay and scales move.

@@ -64,10 +64,9 @@ def kept_layers(
             weights of nine left, and they are few: 2 % of a MobileNetV2 and 8 AP (docs/results.md).
     """
     found: dict[nn.Module, str] = {}
-    for module in model.modules():
-        if depthwise and isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels:
-            found[module] = "a depthwise convolution stays in float"
     for name, part in model.named_modules():
+        if depthwise and isinstance(part, _ConvNd) and 1 < part.groups == part.in_channels:
+            found[part] = "a depthwise convolution stays in float"
         pattern = _matching(prefix + name, _NAMES)
         if pattern is not None:
             found[part] = f"{pattern!r} stays in float"
