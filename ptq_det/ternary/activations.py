@@ -17,6 +17,7 @@ from .straight_through import substitute
 __all__ = [
     "PACT",
     "fix_input",
+    "free_input",
     "is_relu",
     "keep_input",
     "layers_after_relu",
@@ -145,6 +146,13 @@ def keep_input(layer: nn.Module) -> None:
 def fix_input(layer: nn.Module, bits: int, clip: float) -> None:
     """Quantize what a layer gets, with a clip that is not learned."""
     layer.register_forward_pre_hook(partial(_quantize_fixed, bits, clip))
+
+
+def free_input(layer: nn.Module) -> None:
+    """Undo :func:`fix_input`."""
+    for key, hook in list(layer._forward_pre_hooks.items()):
+        if getattr(hook, "func", None) is _quantize_fixed:
+            del layer._forward_pre_hooks[key]
 
 
 def _quantize(layer, args):

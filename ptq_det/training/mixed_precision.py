@@ -35,7 +35,11 @@ def use_bfloat16(model: nn.Module) -> None:
 
 
 def _in_float32(module, args, output):
-    return {name: features.float() for name, features in output.items()}
+    """Features of other types stay as they are: a packed model is compared in float64."""
+    return {
+        name: features.float() if features.dtype == torch.bfloat16 else features
+        for name, features in output.items()
+    }
 
 
 def use_channels_last(model: nn.Module) -> None:

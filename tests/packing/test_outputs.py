@@ -15,6 +15,7 @@ from ptq_det.errors import InputError
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.packing.architecture import Architecture
 from ptq_det.packing.packed_model import PackedModel
+from ptq_det.ternary import activations
 from ptq_det.ternary.activations import fix_input
 from ptq_det.ternary.norms import fold_norms
 from ptq_det.ternary.ternarize import ternary_layers
@@ -131,6 +132,36 @@ def test_a_model_that_does_not_run_at_all_is_refused(model, cfg, tmp_path, monke
     monkeypatch.setattr(model, "preprocess_image", lambda x: 1 / 0)
     with pytest.raises(InputError, match=r"cannot be compared, .*\(division by zero\)"):
         pack_model(model, cfg, tmp_path / "m.safetensors")
+
+
+def _in_float32(module):
+    """Let a module give float32, whatever it computes in."""
+    module.register_forward_hook(lambda m, args, out: {k: v.float() for k, v in out.items()})
+
+
+def test_activations_in_float32_are_not_refused_for_a_step_of_their_rounding(
+    cfg, randomize_norms, monkeypatch
+):
+    """A sum between two steps goes either way in float32: here, every one does in one model."""
+    cfg.TERNARY.ACTIVATION_BITS = 4
+    model = build_float_model(cfg)
+    randomize_norms(model)
+    ternarize(model, cfg)
+    for name, parameter in model.named_parameters():
+        if name.endswith("pact.clip"):
+            parameter.data.fill_(1.5)
+    _in_float32(model.backbone)  # the model cannot be run in float64
+    real, calls = activations.quantize_activation, iter(range(10**6))
+
+    def quantize(x, clip, bits):
+        rounded = real(x, clip, bits)
+        return rounded if x.dtype == torch.float64 else rounded + next(calls) * 1e-3
+
+    monkeypatch.setattr(activations, "quantize_activation", quantize)
+    PackedModel.of(model, cfg)
+    _twice(model.backbone.fpn_output3)
+    with pytest.raises(InputError, match="fpn_output3 gives something else"):
+        PackedModel.of(model, cfg)
 
 
 def test_what_cannot_run_in_float64_is_compared_in_float32(model, cfg, tmp_path):

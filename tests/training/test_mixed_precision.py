@@ -44,6 +44,8 @@ def test_training_runs_in_bfloat16_and_evaluation_does_not(cfg, batch):
     assert not torch.is_autocast_enabled("cpu")
     _, inside, outside = dtypes_of(model.eval(), batch)
     assert inside is torch.float32 and outside == {torch.float32}
+    features = model.double().backbone(torch.zeros(1, 3, 64, 64, dtype=torch.float64))
+    assert {f.dtype for f in features.values()} == {torch.float64}  # as packing compares models
 
 
 def test_an_error_inside_ends_autocast(cfg, batch):
