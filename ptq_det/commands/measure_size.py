@@ -19,7 +19,7 @@ from .classification import NETWORKS
 from .inputs import IMPORT
 from .inspection import describe_file
 from .mistakes import told_in_one_line
-from .pack import pack
+from .pack import ONE_SHOT, pack
 
 __all__ = ["main"]
 
@@ -65,7 +65,7 @@ def main() -> None:
     if not args.look_into:
         print(report.table())
     if report.one_shot:
-        print("\nLatent weights were ternarized in one shot: the sizes count, an AP would not.")
+        print(f"\n{ONE_SHOT}")
     print(f"\n{report.summary()}")
     sys.exit(0 if report.verified else 1)
 

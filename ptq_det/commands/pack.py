@@ -28,7 +28,12 @@ from .classification import NETWORKS, build_classifier, classifier_config
 from .inputs import IMPORT, built_from, check_class_names, check_target, records_of
 from .mistakes import told_in_one_line
 
-__all__ = ["main", "pack", "packed_from_words", "split_words"]
+__all__ = ["ONE_SHOT", "main", "pack", "packed_from_words", "split_words"]
+
+ONE_SHOT = (
+    "Latent weights were rounded in one shot: sizes count, AP only of the shift scaler or after a "
+    "fine-tuning with FREEZE_START 1.0."
+)
 
 
 def pack(
@@ -127,7 +132,7 @@ def main() -> None:
     with told_in_one_line():
         report = pack(args.words, args.output, args.calibrate, args.config_file, args.torchvision)
     if report.one_shot:
-        print("Latent weights were ternarized in one shot: the sizes count, an AP would not.")
+        print(ONE_SHOT)
     print(f"{args.output}: {report.file_bytes} bytes\n{report.summary()}")
     sys.exit(0 if report.verified else 1)
 
