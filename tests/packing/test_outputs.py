@@ -78,6 +78,17 @@ def test_stale_codes_are_refused(model, cfg, tmp_path, monkeypatch, device):
         pack_model(model, cfg, tmp_path / "m.safetensors")
 
 
+def _with_clips(cfg, randomize_norms):
+    """A ternary model whose quantizers of inputs have started."""
+    model = build_float_model(cfg)
+    randomize_norms(model)
+    ternarize(model, cfg)
+    for name, parameter in model.named_parameters():
+        if name.endswith("pact.clip"):
+            parameter.data.fill_(1.5)
+    return model
+
+
 @pytest.mark.parametrize("quantizer", ["PTQ", "TTQ", "SQuantizer", "ShiftScaler"])
 @pytest.mark.parametrize("activation_bits", [0, 4])
 def test_nothing_is_refused_of_what_was_built(
@@ -85,12 +96,7 @@ def test_nothing_is_refused_of_what_was_built(
 ):
     cfg.TERNARY.QUANTIZER, cfg.TERNARY.ACTIVATION_BITS = quantizer, activation_bits
     cfg.TERNARY.FREEZE_START = 0.9 if quantizer in ("PTQ", "TTQ") else 1.0
-    model = build_float_model(cfg)
-    randomize_norms(model)
-    ternarize(model, cfg)
-    for name, parameter in model.named_parameters():
-        if name.endswith("pact.clip"):
-            parameter.data.fill_(1.5)
+    model = _with_clips(cfg, randomize_norms)
     before = copy.deepcopy(model.state_dict())
     PackedModel.of(model, cfg)
     assert model.training
@@ -144,12 +150,7 @@ def test_activations_in_float32_are_not_refused_for_a_step_of_their_rounding(
 ):
     """A sum between two steps goes either way in float32: here, every one does in one model."""
     cfg.TERNARY.ACTIVATION_BITS = 4
-    model = build_float_model(cfg)
-    randomize_norms(model)
-    ternarize(model, cfg)
-    for name, parameter in model.named_parameters():
-        if name.endswith("pact.clip"):
-            parameter.data.fill_(1.5)
+    model = _with_clips(cfg, randomize_norms)
     _in_float32(model.backbone)  # the model cannot be run in float64
     real, calls = activations.quantize_activation, iter(range(10**6))
 
