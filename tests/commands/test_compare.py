@@ -68,6 +68,21 @@ def test_table_and_picture(tmp_path):
     assert np.ptp(cv2.imread(str(tmp_path / "plot.png"))) > 100
 
 
+def test_runs_of_one_curve_are_joined_in_order_of_their_sizes(tmp_path, monkeypatch):
+    sizes = {"float": 168, "PTQ @ 5": 5, "PTQ @ 3": 3, "TWN": 4, "PTQ @ 8": 8}
+    results = [
+        Result(name, [], 0.8, 0.88, mib << 20, {"bbox": 20.0 + mib}) for name, mib in sizes.items()
+    ]
+    drawn = {}
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.plot",
+        lambda axes, x, y, mark, label: drawn.update({label: (x, y, mark)}),
+    )
+    draw_comparison(results, str(tmp_path / "plot.png"))
+    assert drawn["PTQ"] == ([3, 5, 8], [-165, -163, -160], "o-")
+    assert drawn["TWN"] == ([4], [-164], "o")
+
+
 @pytest.mark.parametrize("blind_first", [False, True])
 def test_a_model_that_finds_nothing_has_a_row_and_no_ap(blind_first, tmp_path):
     seeing = Result("PTQ", [], 0.8, 0.88, 5 << 20, {"bbox": 29.0, "segm": 23.5})
