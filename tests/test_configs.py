@@ -77,6 +77,16 @@ def built(request, tmp_path_factory):
         return Built(request.param, settings, model, record)
 
 
+def test_the_abstracts_recipe_is_without_what_this_project_adds():
+    paths = [path for path in CONFIGS if path.stem.endswith("_paper")]
+    assert len(paths) == 2
+    for path in paths:
+        settings = TernarySettings.from_cfg(read(path))
+        assert settings.compensation == 0 and settings.distillation == 0
+        assert settings.prune_end == 0.1 and settings.decay == 1e-3
+        assert read(path).SOLVER.BASE_LR == 2e-4
+
+
 def test_config_builds(built):
     kind = built.path.stem.removesuffix("_fast").removesuffix("_paper").split("_")[-1]
     assert built.settings.enabled == (kind != "float")

@@ -150,10 +150,12 @@ class Quantizer(ABC):
     def is_quantized(self, weight: Tensor, tolerance: float = 1e-4) -> bool:
         """Whether a weight ``(F, N)`` has the values of codes already, to a relative tolerance.
 
-        A weight without any zero is taken for a latent one.
+        Where there is no zero, and no more than a weight a scale, as in any latent weight, it is
+        taken for a latent one.
         """
         codes = weight.sign()
-        if bool(codes.all()):
+        alone = self.by_filter and weight.shape[1] <= self.signs
+        if alone and bool(codes.all()):
             return weight.numel() == 0
         scale = group_mean(weight, codes, self.by_filter, self.signs)
         error = (weight - dequantize(codes, scale)).abs()

@@ -8,8 +8,18 @@ import numpy as np
 
 from .sensitivity import LayerSensitivity
 
-__all__ = ["choose", "least_error", "lower_hull", "predicted_bytes", "shifted"]
+__all__ = [
+    "FARTHEST",
+    "choose",
+    "least_error",
+    "lower_hull",
+    "meet",
+    "predicted_bytes",
+    "shifted",
+]
 
+FARTHEST = 16.0  # log-odds that zeros are moved by at most: 0.1 % become 99.99 %
+_ROUNDS = 16  # to meet a size
 _HALVINGS = 60
 _LEAST = 1e-30  # error a byte, so that it has a logarithm
 _STEEPER = 2.0  # beyond the outermost segments of a curve: where its ends are reached
@@ -71,6 +81,35 @@ def shifted(sparsity: float, shift: float) -> float:
         return 0.0
     odds = math.log(sparsity / (1 - sparsity)) + shift
     return 1 / (1 + math.exp(-odds))
+
+
+def meet(size: Callable[[float], int], start: int, aim: float, within: float) -> tuple[float, int]:
+    """How far zeros have to be moved, in log-odds, for a size, and the size that they have then.
+
+    By secants of its logarithm, held between what was too little and what was too much. A size
+    that nothing gives is approached as far as it goes.
+
+    Args:
+        size: bytes after zeros are moved so far; the farther, the fewer, or as many.
+        start: bytes before.
+        aim: bytes that are wanted.
+        within: how near to them is near enough.
+    """
+    shift, found, slope = 0.0, start, 1.0
+    low, high = -FARTHEST, FARTHEST
+    for _ in range(_ROUNDS):
+        if abs(found - aim) <= within:
+            break
+        low, high = (shift, high) if found > aim else (low, shift)
+        step = slope * math.log(found / aim)
+        last, shift = shift, shift + step
+        if not low < shift < high:
+            shift = (low + high) / 2
+        previous, found = found, size(shift)
+        if found == previous:
+            break  # nothing moves any more
+        slope = (shift - last) / math.log(previous / found)
+    return shift, found
 
 
 def _price(layer: LayerSensitivity, small: int, large: int) -> float:

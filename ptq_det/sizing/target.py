@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..files import MIB
 from ..ternary.layers import TernaryLayer
 from ..ternary.ternarize import ternary_layers
-from .choice import choose, least_error, shifted
+from .choice import FARTHEST, choose, least_error, meet, shifted
 from .file_size import FileSize
 from .observation import Observation, observe
 from .sensitivity import SPARSITIES, LayerSensitivity, measure_layer
@@ -36,9 +36,8 @@ __all__ = [
 
 BATCHES = 4  # of training pictures that errors are measured on
 _BELOW, _WITHIN = 0.995, 0.004  # of the target: what is aimed at, and how near is near enough
-_ROUNDS = 8  # to meet it
+_ROUNDS = 8  # to choose zeros that meet it
 _FEWEST, _MOST = 0.45, 0.99  # zeros that a layer is moved to
-_FAR = 50.0  # log-odds that bring any zeros to the most
 
 
 def observe_layers(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, Observation]:
@@ -91,14 +90,21 @@ def move_zeros(model: nn.Module, cfg, target: float) -> None:
     _give(model, _in_first_process(lambda: _moved_to(model, cfg, layers, target)))
 
 
-def keep_size(model: nn.Module, cfg, target: float) -> None:
+def keep_size(model: nn.Module, cfg, target: float, by_hand: bool) -> None:
     """Move the zeros of all layers that got them for the size, by the same in log-odds, until the
     packed file has it again. Weights have moved since.
 
+    Zeros of least error, of a file that is smaller than was asked for, are left as they are.
+
     Arguments are those of :func:`choose_zeros`; latent weights are not ternary yet.
+
+    Args:
+        by_hand: whether they were moved (:func:`move_zeros`), not chosen.
     """
     layers = {n: layer for n, layer in ternary_layers(model).items() if layer.is_chosen}
-    _give(model, _in_first_process(lambda: _moved(model, cfg, layers, target)[0]))
+    # Those of least error are measured points; those chosen for a size lie between such points.
+    least = not by_hand and all(_is_measured(x.ternary.sparsity) for x in layers.values())
+    _give(model, _in_first_process(lambda: _moved(model, cfg, layers, target, up=least)[0]))
 
 
 def check_size(path: str | os.PathLike, target: float) -> None:
@@ -155,35 +161,48 @@ def _moved_to(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dic
     zeros, found = _moved(model, cfg, layers, target)
     if found > target * MIB:
         size = FileSize(model, cfg, layers)
-        most = {name: _shifted(x.ternary.sparsity, _FAR) for name, x in layers.items()}
+        most = {name: _shifted(x.ternary.sparsity, FARTHEST) for name, x in layers.items()}
         _refuse_below(size.of(most), _MOST, size, target)
+    elif found < (_BELOW - _WITHIN) * target * MIB:
+        logging.getLogger("ptq_det").warning(
+            "TERNARY.TARGET_MIB is %g, but with %.0f %% zeros in the layers that had as many or "
+            "more the file has %.2f MiB, and fewer zeros take no more bytes",
+            target,
+            100 * _FEWEST,
+            found / MIB,
+        )
     return zeros
 
 
 def _moved(
-    model, cfg, layers: dict[str, TernaryLayer], target: float
+    model, cfg, layers: dict[str, TernaryLayer], target: float, up: bool = False
 ) -> tuple[dict[str, float], int]:
-    """Sparsity of each layer, by name, and the bytes that the file has with them."""
+    """Sparsity of each layer, by name, and the bytes that the file has with them.
+
+    Args:
+        up: only where the file is larger than the target.
+    """
     own = {name: layer.ternary.sparsity for name, layer in layers.items()}
     size, aim = FileSize(model, cfg, layers), _BELOW * target * MIB
-    shift, slope, zeros = 0.0, 1.0, own
-    before = found = size.of(own)
-    for _ in range(_ROUNDS):
-        if abs(found - aim) <= _WITHIN * target * MIB:
-            break
-        last, shift = shift, shift + slope * math.log(found / aim)
-        zeros = {name: _shifted(value, shift) for name, value in own.items()}
-        previous, found = found, size.of(zeros)
-        if found == previous:
-            break  # no layer moves any more
-        slope = (shift - last) / math.log(previous / found)
+    before = size.of(own)
+    if up and before <= target * MIB:
+        return own, before
+
+    def zeros_at(shift: float) -> dict[str, float]:
+        return {name: _shifted(value, shift) for name, value in own.items()}
+
+    shift, found = meet(lambda x: size.of(zeros_at(x)), before, aim, _WITHIN * target * MIB)
     logging.getLogger("ptq_det").info(
         "Zeros moved by %+.3f in log-odds: a file of %.3f MiB -> %.3f MiB",
         shift,
         before / MIB,
         found / MIB,
     )
-    return zeros, found
+    return zeros_at(shift), found
+
+
+def _is_measured(sparsity: float) -> bool:
+    return any(math.isclose(sparsity, value, rel_tol=1e-6) for value in SPARSITIES)
 
 
 def _shifted(own: float, shift: float) -> float:

@@ -245,6 +245,8 @@ class TernaryLayer:
         lacks = [k for k, v in own.items() if v is not None and prefix + k not in state_dict]
         state_dict.update({prefix + key: own[key].detach().clone() for key in lacks})
         super()._load_from_state_dict(state_dict, prefix, *args)
+        chosen = float(state_dict.get(prefix + "sparsity", -1.0))
+        self.ternary.left = chosen if self.sparsity is None and chosen >= 0 else None
         self.ternary.loaded = self.ternary.loaded or found
         for key in lacks:
             del state_dict[prefix + key]

@@ -25,6 +25,8 @@ class TernaryState:
         ratio: fraction of the target that is asked for now (pruning stage).
         network: what gives the network's pruning threshold; None for the layer's own.
         loaded: whether a checkpoint has filled the weight since the layer became ternary.
+        left: sparsity that was chosen for the size of a file, of a checkpoint whose training asked
+            for one where this one does not; else None.
     """
 
     quantizer: Quantizer
@@ -35,6 +37,7 @@ class TernaryState:
     ratio: float = 1.0
     network: NetworkThreshold | None = None
     loaded: bool = False
+    left: float | None = None
     cache: ForwardWeightCache = field(default_factory=ForwardWeightCache)
 
     @property

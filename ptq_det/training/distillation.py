@@ -1,7 +1,6 @@
 """Distillation: the float model that a fine-tuning starts from teaches the ternary one."""
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..modeling.meta_arch import build_float_model
+from ..packing.filled import load_filled
 from ..ternary.ternarize import restore_classes, unwrap
 from .distances import anchor_distances, class_divergence, map_distance, mask_divergence
+from .preflight import check_teacher
 
 __all__ = ["Distillation", "DistillationHook", "build_teacher"]
 
@@ -20,20 +21,22 @@ __all__ = ["Distillation", "DistillationHook", "build_teacher"]
 def build_teacher(cfg: CfgNode) -> nn.Module:
     """The float model of ``MODEL.WEIGHTS``, without gradients.
 
+    With ``TERNARY.REQUIRE_TRAINED`` all of it has to be there: what is random teaches nothing.
+
     Its batch norms follow the batch, as those of the student that is trained on it do: features
     that are normalized in another way are no target. Their own statistics stay as they are.
 
     Raises:
-        InputError: ``MODEL.WEIGHTS`` is empty.
+        InputError: ``MODEL.WEIGHTS`` is empty, lost, or of another model.
     """
-    if not cfg.MODEL.WEIGHTS:
-        raise InputError(
-            "TERNARY.DISTILLATION needs a float model in MODEL.WEIGHTS to learn from, and it is "
-            "empty; give one, or set TERNARY.DISTILLATION 0.0"
-        )
-    teacher = build_float_model(cfg)
+    check_teacher(cfg)
+    with torch.random.fork_rng(devices=[]):  # the training's numbers do not depend on a teacher
+        teacher = build_float_model(cfg)
     restore_classes(teacher)
-    DetectionCheckpointer(teacher).load(cfg.MODEL.WEIGHTS)
+    try:
+        load_filled(teacher, cfg)
+    except InputError as error:
+        raise InputError(f"{error} Or learn from no teacher: TERNARY.DISTILLATION 0.0.") from error
     teacher.eval().requires_grad_(False)
     for module in teacher.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -80,9 +83,9 @@ class Distillation:
             head = teacher.proposal_generator.rpn_head
             self._compare_anchors(proposals.rpn_head, head, proposals.in_features, 1)
         heads = getattr(student, "roi_heads", None)
-        if isinstance(getattr(heads, "box_predictor", None), nn.Module) and hasattr(
-            heads, "box_pooler"
-        ):
+        predictor = getattr(heads, "box_predictor", None)
+        is_one = isinstance(predictor, nn.Module) and not isinstance(predictor, nn.ModuleList)
+        if is_one and hasattr(heads, "box_pooler"):
             self._handles += [
                 heads.box_pooler.register_forward_hook(self._compare_pooled),
                 heads.box_predictor.register_forward_hook(self._compare_classes),
@@ -170,16 +173,24 @@ class Distillation:
 
 
 class DistillationHook(HookBase):
-    """Distils ``MODEL.WEIGHTS`` into the model that is trained, by ``TERNARY.DISTILLATION``."""
+    """Distils ``MODEL.WEIGHTS`` into the model that is trained, by ``TERNARY.DISTILLATION``.
+
+    The teacher is loaded before the training, so that one that cannot be is told before any work;
+    the student is changed at the first step, when all else that comes before is done.
+    """
 
     def __init__(self, cfg: CfgNode):
         self._cfg = cfg
+        self._teacher: nn.Module | None = None
         self._distillation: Distillation | None = None
 
     def before_train(self):
-        teacher = build_teacher(self._cfg)
-        weight = self._cfg.TERNARY.DISTILLATION
-        self._distillation = Distillation(unwrap(self.trainer.model), teacher, weight)
+        self._teacher = build_teacher(self._cfg)
+
+    def before_step(self):
+        if self._distillation is None:
+            student, weight = unwrap(self.trainer.model), self._cfg.TERNARY.DISTILLATION
+            self._distillation = Distillation(student, self._teacher, weight)
 
     def after_train(self):
         if self._distillation is not None:  # else what came before the training has failed

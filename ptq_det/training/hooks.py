@@ -13,10 +13,12 @@ from detectron2.engine import HookBase
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 
 from ..compensation.whole_model import compensate_model
 from ..errors import InputError
 from ..files import replacing
+from ..lazy import settings_in
 from ..settings import TernarySettings
 from ..sizing.target import BATCHES, choose_zeros, keep_size, move_zeros
 from ..ternary.activations import PACT
@@ -44,8 +46,10 @@ class PTQHook(HookBase):
     ``OUTPUT_DIR/ternary_statistics.json`` too, by layer.
 
     Args:
-        cfg: full config, or settings as :meth:`ptq_det.settings.TernarySettings.of` takes them. A
-            model without ternary layers is ternarized before training.
+        cfg: full config, a whole lazy one too, or settings as
+            :meth:`ptq_det.settings.TernarySettings.of` takes them. A model without ternary layers
+            is ternarized before training. What is given is packed to measure the size that
+            ``TERNARY.TARGET_MIB`` asks for, so give what the file is packed with.
         period: iterations between two measurements, as often as Detectron2 writes its metrics.
         output_dir: folder for ``ternary_statistics.json``, by default the config's ``OUTPUT_DIR``;
             without one it is not written.
@@ -53,12 +57,12 @@ class PTQHook(HookBase):
 
     def __init__(
         self,
-        cfg: CfgNode | TernarySettings | Mapping[str, Any],
+        cfg: CfgNode | DictConfig | TernarySettings | Mapping[str, Any],
         period: int = 20,
         output_dir: str | None = None,
     ):
         self.cfg = cfg
-        self.settings = TernarySettings.of(cfg)
+        self.settings = settings_in(cfg)
         self.period = period
         self._output_dir = output_dir
         if output_dir is None and isinstance(cfg, CfgNode):
@@ -72,7 +76,8 @@ class PTQHook(HookBase):
     def before_train(self):
         if not ternary_layers(self.trainer.model):
             self._ternarize_loaded_model()
-        check_trained(self.trainer.model, self.cfg)
+        is_full = isinstance(self.cfg, CfgNode)
+        check_trained(self.trainer.model, self.cfg if is_full else self.settings)
         fold_norms(unwrap(self.trainer.model))
         self._layers = ternary_layers(self.trainer.model)
         self._refuse_unoptimized()
@@ -80,6 +85,8 @@ class PTQHook(HookBase):
         self._warn_of_frozen_norms()
         if self.settings.target_mib:
             self._choose_zeros()
+        elif self.trainer.start_iter > 0:
+            self._refuse_left_zeros()
         if self.settings.compensates and self.trainer.start_iter == 0:
             # A trial of a few iterations is not to wait for more batches than it trains on.
             count = min(self.settings.compensation, self.trainer.max_iter)
@@ -99,12 +106,21 @@ class PTQHook(HookBase):
                 "chosen for it; go on without that key, or start anew, without --resume"
             )
 
+    def _refuse_left_zeros(self) -> None:
+        left = [x for x in self._layers.values() if x.ternary.left is not None]
+        if any(not layer.is_ternary() for layer in left):
+            raise InputError(
+                "the checkpoint is of a training with TERNARY.TARGET_MIB, and the zeros that were "
+                "chosen for it would be lost; go on with that key, or start anew, without --resume"
+            )
+
     def _keep_size(self) -> None:
         """Before codes are final: what is done to weights after it leaves the file its size."""
         if not self.settings.target_mib:
             return
         if any(x.is_chosen and not x.is_ternary() for x in self._layers.values()):
-            keep_size(self.trainer.model, self.cfg, self.settings.target_mib)
+            by_hand = bool(self.settings.sparsity_overrides)
+            keep_size(self.trainer.model, self.cfg, self.settings.target_mib, by_hand)
             self._write_zeros()
 
     def _write_zeros(self) -> None:
@@ -142,17 +158,24 @@ class PTQHook(HookBase):
         settings, iteration, max_iter = self.settings, self.trainer.iter, self.trainer.max_iter
         stage = stage_at(iteration, max_iter, settings.prune_end, settings.freeze_start)
         ratio = pruning_ratio(iteration, max_iter, settings.prune_end)
+        begins = stage is not self._stage
+        if begins and stage is Stage.FROZEN:
+            self._set(Stage.TERNARY, ratio)  # codes are those of latent weights until they are kept
+            self._keep_size()
+        self._set(stage, ratio)
+        if begins:
+            self._enter(stage)
+        if self._measures():
+            for pact in self._pacts().values():
+                pact.watch()
+
+    def _set(self, stage: Stage, ratio: float) -> None:
         loss_scale = self._loss_scale()
         for layer in self._layers.values():
             layer.ternary.stage = stage
             layer.ternary.ratio = ratio
             layer.ternary.decay.loss_scale = loss_scale
             layer.forget()
-        if stage is not self._stage:
-            self._enter(stage)
-        if self._measures():
-            for pact in self._pacts().values():
-                pact.watch()
 
     def after_step(self):
         if self.trainer.iter + 1 == self.trainer.max_iter and self._stage is not Stage.FROZEN:
@@ -187,7 +210,6 @@ class PTQHook(HookBase):
         self._logger.info("Iteration %d: stage %s", self.trainer.iter, stage.value)
         if stage is not Stage.FROZEN:
             return
-        self._keep_size()
         for layer in self._layers.values():
             if layer.snap():
                 # The momentum would move weights apart that now share a scale.
@@ -228,7 +250,7 @@ class PTQHook(HookBase):
 
     def _ternarize_loaded_model(self) -> None:
         model = self.trainer.model
-        record = ternarize(unwrap(model), self.cfg)
+        record = ternarize(unwrap(model), self.settings)
         self._logger.info("%s", record)
         for layer in ternary_layers(model).values():
             layer.ternary.loaded = True  # weights came before; which ones, nobody can tell now

@@ -84,7 +84,7 @@ def train(cfg: DictConfig, resume: bool) -> dict:
         [
             hooks.IterationTimer(),
             scheduler,
-            *([PTQHook(settings, output_dir=folder), RoundingHook(settings)] if is_ternary else []),
+            *([PTQHook(cfg, output_dir=folder), RoundingHook(settings)] if is_ternary else []),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
             hooks.EvalHook(cfg.train.eval_period, test),
             hooks.PeriodicWriter(

@@ -37,6 +37,7 @@ __all__ = [
     "check_device",
     "check_output",
     "check_packed",
+    "check_teacher",
     "check_weights",
     "check_writable",
     "preflight",
@@ -72,7 +73,7 @@ def preflight(
             return False
         return True
 
-    passes(TernarySettings.from_cfg, cfg)
+    distils = passes(TernarySettings.from_cfg, cfg) and training and _distils(cfg)
     sound = passes(check_settings, cfg, training)
     passes(check_device, cfg)
     sound &= passes(check_sizes, cfg, training)
@@ -85,7 +86,9 @@ def preflight(
         if sound:  # or it would be said twice
             passes(check_packed, cfg)
         passes(check_crop, cfg)
-    if not resume:
+    if distils:
+        passes(check_teacher, cfg)
+    elif not resume:
         passes(check_weights, cfg.MODEL.WEIGHTS)
     there = [passes(check_datasets, [name]) for name in datasets_of(cfg, training)]
     if all(there):
@@ -99,6 +102,10 @@ def preflight(
     if found:
         lines = "".join(f"\n{i}. {what}" for i, what in enumerate(found, 1))
         raise InputError(f"{len(found)} things would fail or mislead:{lines}")
+
+
+def _distils(cfg: CfgNode) -> bool:
+    return TernarySettings.is_ternary_config(cfg) and cfg.TERNARY.DISTILLATION > 0
 
 
 def check_crop(cfg: CfgNode) -> None:
@@ -158,6 +165,17 @@ def check_packed(cfg: CfgNode) -> None:
         merge_config(config_text(cfg), cfg.clone(), "the packed file of this config")
     except PackedFileError as error:
         raise InputError(f"{error}; docs/file_format.md has the bounds") from error
+
+
+def check_teacher(cfg: CfgNode) -> None:
+    """Raise :class:`InputError` if ``MODEL.WEIGHTS`` names no file to learn from, which a resumed
+    training needs too."""
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError(
+            "TERNARY.DISTILLATION needs a float model in MODEL.WEIGHTS to learn from, and it is "
+            "empty; give one, or set TERNARY.DISTILLATION 0.0"
+        )
+    check_weights(cfg.MODEL.WEIGHTS)
 
 
 def check_weights(path: str, key: str = "MODEL.WEIGHTS") -> None:

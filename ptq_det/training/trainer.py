@@ -127,8 +127,8 @@ class TernaryTrainer(DefaultTrainer):
             after = (PreciseBN, PeriodicCheckpointer, EvalHook)
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, after))
             hooks.insert(place, PTQHook(self.cfg))
-            if self.cfg.TERNARY.DISTILLATION > 0:
-                hooks.insert(place + 1, DistillationHook(self.cfg))
+            if self.cfg.TERNARY.DISTILLATION > 0:  # before what takes minutes
+                hooks.insert(place, DistillationHook(self.cfg))
             place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
             hooks[place] = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
             saves = (PeriodicCheckpointer, EvalHook)  # behind PreciseBN, which changes the norms

@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from ptq_det.sizing.choice import choose, least_error, lower_hull, predicted_bytes, shifted
+from ptq_det.sizing.choice import (
+    FARTHEST,
+    choose,
+    least_error,
+    lower_hull,
+    meet,
+    predicted_bytes,
+    shifted,
+)
 from ptq_det.sizing.sensitivity import LayerSensitivity
 
 SPARSITIES = tuple(float(s) for s in np.linspace(0.4, 0.95, 12))
@@ -67,3 +75,26 @@ def test_shifts_are_of_log_odds():
     assert shifted(0.5, math.log(3)) == pytest.approx(0.75)
     assert shifted(shifted(0.9, 0.3), -0.3) == pytest.approx(0.9)
     assert shifted(0.0, 2.0) == 0.0
+
+
+def clamped(shift):
+    """Bytes of layers that stop at 400 and at 2000 of them, and have 1000 to start with."""
+    return round(min(2000, max(400, 1000 * math.exp(-shift))))
+
+
+@pytest.mark.parametrize("aim", [410, 500, 900, 1000, 1100, 1990])
+def test_a_size_is_met(aim):
+    shift, found = meet(clamped, 1000, aim, 4)
+    assert abs(found - aim) <= 4 and found == clamped(shift)
+
+
+@pytest.mark.parametrize("aim", [1, 300, 395, 2010, 2100, 10_000, 10**9])
+def test_a_size_that_nothing_gives_is_approached(aim):
+    shift, found = meet(clamped, 1000, aim, 4)
+    assert found == clamped(shift) == (400 if aim < 400 else 2000)
+    assert abs(shift) <= FARTHEST
+
+
+def test_a_size_is_met_where_bytes_hardly_change_at_first():
+    shift, found = meet(lambda x: round(200 + 800 * math.exp(-(max(0, x) ** 4))), 1000, 500, 4)
+    assert 0 < shift < 2 and abs(found - 500) <= 4

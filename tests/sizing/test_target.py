@@ -124,13 +124,36 @@ def test_a_size_that_zeros_by_hand_cannot_reach_is_refused_with_the_least(sized)
         TernaryTrainer(sized).train()
 
 
-def test_more_than_zeros_can_fill_is_said(sized, log):
-    sized.TERNARY.TARGET_MIB = 10.0
+@pytest.mark.parametrize("target", [0.2, 0.3, 0.5, 1.0, 10.0])
+def test_more_than_zeros_can_fill_is_said_and_changes_nothing(target, sized, log, monkeypatch):
+    monkeypatch.setattr(target_module, "SPARSITIES", (0.5, 0.6, 0.8, 0.95))
+    sized.TERNARY.TARGET_MIB, sized.SOLVER.BASE_LR = target, 0.1
     trainer = trained(sized)
-    assert "TERNARY.TARGET_MIB is 10; the zeros of least error leave 0." in log.text
-    assert size_of(trainer) < 1
-    zeros = zeros_of(trainer)
-    assert min(zeros.values()) > 0.35
+    assert f"TERNARY.TARGET_MIB is {target:g}; the zeros of least error leave 0." in log.text
+    assert size_of(trainer) < target
+    for layer in ternary_layers(trainer.model).values():
+        assert round(layer.ternary.sparsity, 6) in target_module.SPARSITIES
+
+
+@pytest.mark.parametrize("target", [0.25, 0.5, 1.0, 10.0])
+def test_more_than_zeros_by_hand_can_fill_is_said(target, sized, log):
+    by_hand(sized)
+    sized.TERNARY.TARGET_MIB, sized.SOLVER.BASE_LR = target, 0.1
+    trainer = trained(sized)
+    assert f"TERNARY.TARGET_MIB is {target:g}, but with 45 % zeros" in log.text
+    assert size_of(trainer) < target
+    zeros = {layer.ternary.sparsity for layer in ternary_layers(trainer.model).values()}
+    assert sorted(zeros) == pytest.approx([0.0, 0.3, 0.45])
+
+
+def test_layers_without_zeros_of_their_own_count_with_those_they_have(sized):
+    sized.MODEL.RESNETS.NUM_GROUPS, sized.TERNARY.SKIP = 4, ["roi_heads.mask_head.deconv"]
+    sized.MODEL.RESNETS.RES2_OUT_CHANNELS, sized.MODEL.RESNETS.WIDTH_PER_GROUP = 32, 8
+    sized.TERNARY.TARGET_MIB, sized.TERNARY.SPARSITY = 0.3, 0.8
+    trainer = trained(sized)
+    grouped = [x for x in ternary_layers(trainer.model).values() if not x.is_chosen]
+    assert grouped  # their inputs cannot be looked at
+    assert 0.99 * 0.3 <= size_of(trainer) <= 0.3
 
 
 def test_a_stopped_training_goes_on_with_its_zeros(sized, monkeypatch):
@@ -141,6 +164,18 @@ def test_a_stopped_training_goes_on_with_its_zeros(sized, monkeypatch):
     assert any(name.endswith(".sparsity") for name in wanted)
     Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
     monkeypatch.setattr("ptq_det.training.hooks.choose_zeros", None)  # not called again
+    again = trained(sized, resume=True)
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+
+
+def test_a_stopped_training_goes_on_in_its_frozen_stage(sized):
+    by_hand(sized)  # one layer has no zeros
+    sized.TERNARY.TARGET_MIB, sized.SEED = 0.165, 3
+    sized.SOLVER.MAX_ITER, sized.SOLVER.CHECKPOINT_PERIOD = 6, 5
+    whole = trained(sized)
+    wanted = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000004.pth")
     again = trained(sized, resume=True)
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, wanted[name]), name
@@ -165,6 +200,19 @@ def test_a_checkpoint_without_zeros_is_not_gone_on_from(sized):
     Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
     sized.TERNARY.TARGET_MIB = 0.165
     with pytest.raises(InputError, match=r"a training without TERNARY\.TARGET_MIB"):
+        trained(sized, resume=True)
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_zeros_of_a_checkpoint_are_not_lost(last, sized):
+    sized.TERNARY.TARGET_MIB, sized.SOLVER.CHECKPOINT_PERIOD = 0.165, 2
+    trained(sized)
+    Path(sized.OUTPUT_DIR, "last_checkpoint").write_text(f"model_000000{last}.pth")
+    sized.TERNARY.TARGET_MIB, sized.SOLVER.MAX_ITER = 0.0, 6
+    if last == 1:
+        with pytest.raises(InputError, match=r"of a training with TERNARY\.TARGET_MIB"):
+            trained(sized, resume=True)
+    else:  # its codes are frozen
         trained(sized, resume=True)
 
 

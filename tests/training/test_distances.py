@@ -90,9 +90,12 @@ def test_levels_are_summed_and_anchors_keep_their_deltas():
 
 
 def test_no_gradient_goes_through_the_weights():
-    logits = torch.zeros(1, 1, 1, 1, requires_grad=True)
-    scores, _ = anchor_distances(
-        [(logits, torch.zeros(1, 4, 1, 1))], [(torch.zeros(1, 1, 1, 1), torch.zeros(1, 4, 1, 1))], 1
-    )
+    # The student's are the larger probabilities, so that they are the weights.
+    logits = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1).requires_grad_()
+    taught = torch.tensor([0.0, -1.0]).reshape(1, 2, 1, 1)
+    deltas = torch.zeros(1, 8, 1, 1)
+    scores, _ = anchor_distances([(logits, deltas)], [(taught, deltas)], 1)
     scores.backward()
-    assert float(logits.grad) == 0  # equal to the teacher: nothing to move
+    p, q = taught.sigmoid(), logits.detach().sigmoid()
+    wanted = q * (q - p) / q.sum().clamp(min=1)  # of the divergence alone: q − p, by its weight q
+    torch.testing.assert_close(logits.grad, wanted)

@@ -7,6 +7,7 @@ from ptq_det import TernaryTrainer, ternarize
 from ptq_det.errors import InputError
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.training.distillation import Distillation, build_teacher
+from ptq_det.training.preflight import preflight
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -104,6 +105,42 @@ def test_the_trainer_distils(cfg, tmp_path):
 def test_a_teacher_needs_weights(cfg):
     with pytest.raises(InputError, match=r"TERNARY\.DISTILLATION needs a float model"):
         build_teacher(cfg)
+
+
+def test_a_teacher_without_training_teaches_nothing(cfg, tmp_path):
+    classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES, 80
+    teacher_like(build_float_model(cfg), cfg, tmp_path)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    cfg.TERNARY.REQUIRE_TRAINED, cfg.TERNARY.DISTILLATION = True, 1.0
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(InputError, match=r"(?s)cls_score.*learn from no teacher") as error:
+        trainer.train()
+    assert trainer.storage.iter == 0 and "81, " in str(error.value)
+
+
+def test_a_resumed_training_needs_its_teacher(cfg, tmp_path):
+    teacher_like(build_float_model(cfg), cfg, tmp_path)
+    cfg.TERNARY.DISTILLATION = 1.0
+    preflight(cfg, resume=True)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "moved.pth")
+    with pytest.raises(InputError, match="not found"):
+        preflight(cfg, resume=True)
+    cfg.MODEL.WEIGHTS = ""
+    with pytest.raises(InputError, match="needs a float model"):
+        preflight(cfg)
+    cfg.TERNARY.DISTILLATION = 0.0
+    preflight(cfg, resume=True)
+
+
+def test_a_cascade_learns_maps_anchors_and_masks_alone(cfg, batch, tmp_path):
+    cfg.MODEL.ROI_HEADS.NAME = "CascadeROIHeads"
+    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    student = build_float_model(cfg)
+    own = losses_of(student, batch)
+    Distillation(student, teacher_like(build_float_model(cfg), cfg, tmp_path), 1.0)
+    losses = losses_of(student, batch)
+    assert set(losses) == set(own) | NAMES - {"loss_distill_pooled", "loss_distill_boxes"}
 
 
 def test_retinanet_learns_scores_and_deltas_of_its_anchors(cfg, repo, device, batch, tmp_path):

@@ -60,6 +60,20 @@ def test_a_training_ends_with_a_packed_file_which_is_evaluated(cfg, tmp_path, mo
         assert found["bbox"]["AP"] == pytest.approx(results["bbox"]["AP"], rel=1e-3)
 
 
+def test_the_size_is_that_of_the_file_with_its_config(cfg, monkeypatch):
+    packed_as = []
+    unchecked = PackedModel.unchecked
+    monkeypatch.setattr(
+        PackedModel,
+        "unchecked",
+        lambda model, cfg, *rest: packed_as.append(cfg) or unchecked(model, cfg, *rest),
+    )
+    cfg.ternary.target_mib = 0.2
+    cfg.train.max_iter = 1
+    train(cfg, resume=False)
+    assert packed_as and all(given is cfg for given in packed_as)
+
+
 def test_it_goes_on_from_its_last_checkpoint(cfg, tmp_path, caplog):
     del cfg.dataloader.evaluator
     cfg.train.max_iter = 2
