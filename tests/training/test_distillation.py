@@ -7,7 +7,6 @@ from ptq_det import TernaryTrainer, ternarize
 from ptq_det.errors import InputError
 from ptq_det.modeling.meta_arch import build_float_model
 from ptq_det.training.distillation import Distillation, build_teacher
-from ptq_det.training.preflight import preflight
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -117,20 +116,6 @@ def test_a_teacher_without_training_teaches_nothing(cfg, tmp_path):
     with pytest.raises(InputError, match=r"(?s)cls_score.*learn from no teacher") as error:
         trainer.train()
     assert trainer.storage.iter == 0 and "81, " in str(error.value)
-
-
-def test_a_resumed_training_needs_its_teacher(cfg, tmp_path):
-    teacher_like(build_float_model(cfg), cfg, tmp_path)
-    cfg.TERNARY.DISTILLATION = 1.0
-    preflight(cfg, resume=True)
-    cfg.MODEL.WEIGHTS = str(tmp_path / "moved.pth")
-    with pytest.raises(InputError, match="not found"):
-        preflight(cfg, resume=True)
-    cfg.MODEL.WEIGHTS = ""
-    with pytest.raises(InputError, match="needs a float model"):
-        preflight(cfg)
-    cfg.TERNARY.DISTILLATION = 0.0
-    preflight(cfg, resume=True)
 
 
 def test_a_cascade_learns_maps_anchors_and_masks_alone(cfg, batch, tmp_path):

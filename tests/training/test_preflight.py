@@ -23,6 +23,21 @@ def test_weights_must_be_there(tmp_path):
     check_weights(str(tmp_path / "w.pkl") + "?matching_heuristics=True")
 
 
+def test_a_resumed_training_needs_its_teacher(cfg, tmp_path):
+    cfg.MODEL.WEIGHTS = str(tmp_path / "float.pth")
+    (tmp_path / "float.pth").touch()
+    cfg.TERNARY.DISTILLATION = 1.0
+    preflight(cfg, resume=True)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "moved.pth")
+    with pytest.raises(InputError, match="not found"):
+        preflight(cfg, resume=True)
+    cfg.MODEL.WEIGHTS = ""
+    with pytest.raises(InputError, match="needs a float model"):
+        preflight(cfg)
+    cfg.TERNARY.DISTILLATION = 0.0
+    preflight(cfg, resume=True)
+
+
 def test_weights_that_cannot_be_downloaded_say_so():
     with pytest.raises(InputError, match="could not be downloaded"):
         check_weights("http://127.0.0.1:9/weights.pkl")
