@@ -14,8 +14,9 @@ from detectron2.config import get_cfg
 from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.logger import setup_logger
 
-from ptq_det import add_ternary_config
+from ptq_det import TernaryTrainer, add_ternary_config
 from ptq_det.data.shapes import generate_shapes
+from ptq_det.sizing import target
 
 REPO = Path(__file__).parents[1]
 torch.set_num_threads(1)  # faster for such small tensors, and steadier on a busy machine
@@ -93,6 +94,28 @@ def cfg(pictures, tmp_path, request):
     if "device" in request.fixturenames:
         cfg.MODEL.DEVICE = request.getfixturevalue("device")
     return cfg
+
+
+@pytest.fixture
+def sized(cfg, monkeypatch):
+    """A config with few ternary layers, measured at few zeros, for a size to ask for."""
+    monkeypatch.setattr(target, "SPARSITIES", (0.4, 0.6, 0.8, 0.95))
+    monkeypatch.setattr(target, "BATCHES", 1)
+    cfg.TERNARY.SKIP = ["backbone.bottom_up.*", "roi_heads.mask_head.deconv"]
+    cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 48
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 48
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
+    cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START, cfg.SOLVER.MAX_ITER = 0.0, 0.5, 4
+    cfg.TERNARY.SPARSITY_OVERRIDES = []
+    return cfg
+
+
+def trained(cfg, resume=False):
+    trainer = TernaryTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
 
 
 def tiny_cfg(output_dir):

@@ -62,6 +62,6 @@ def packed_from_model(
     if any(layers[name].sparsity is not None and not layers[name].is_chosen for name in latent):
         logging.getLogger(__name__).warning(
             "TERNARY.TARGET_MIB chooses zeros when a fine-tuning begins; without one the file has "
-            "those of TERNARY.SPARSITY, and the size that follows"
+            "those of TERNARY.SPARSITY and SPARSITY_OVERRIDES, and the size that follows"
         )
     return PackedModel.of(model, cfg, architecture), bool(latent)

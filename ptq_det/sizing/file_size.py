@@ -22,6 +22,7 @@ class FileSize:
         layers: those whose zeros may change, by name.
 
     Attributes:
+        now: bytes of the file with the zeros that the layers have.
         rest: bytes of all but the codes of these layers.
     """
 
@@ -29,7 +30,8 @@ class FileSize:
         self._layers = layers
         container = PackedModel.unchecked(model, cfg).to_container()
         codes = sum(container.tensors[f"{name}.{CODES}"].nbytes for name in layers)
-        self.rest = container.size - codes
+        self.now = container.size
+        self.rest = self.now - codes
 
     @torch.no_grad()
     def codes(self, sparsities: dict[str, float]) -> int:

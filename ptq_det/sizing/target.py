@@ -26,6 +26,7 @@ from .sensitivity import SPARSITIES, LayerSensitivity, measure_layer
 
 __all__ = [
     "BATCHES",
+    "check_resumed",
     "check_size",
     "choose_zeros",
     "keep_size",
@@ -107,6 +108,16 @@ def keep_size(model: nn.Module, cfg, target: float, by_hand: bool) -> None:
     _give(model, _in_first_process(lambda: _moved(model, cfg, layers, target, up=least)[0]))
 
 
+def check_resumed(model: nn.Module, cfg, target: float) -> None:
+    """Refuse a size that the zeros of a checkpoint cannot be moved to any more when codes freeze;
+    warn where codes are final and take more.
+
+    Arguments and errors are those of :func:`move_zeros`.
+    """
+    layers = {n: layer for n, layer in ternary_layers(model).items() if layer.is_chosen}
+    _in_first_process(lambda: _check_resumed(model, cfg, layers, target))
+
+
 def check_size(path: str | os.PathLike, target: float) -> None:
     """Log how a finished file stands to the size that was asked for."""
     size = os.path.getsize(path) / MIB
@@ -160,9 +171,7 @@ def _log(zeros: dict[str, float], curves: list[LayerSensitivity], size: int) -> 
 def _moved_to(model, cfg, layers: dict[str, TernaryLayer], target: float) -> dict[str, float]:
     zeros, found = _moved(model, cfg, layers, target)
     if found > target * MIB:
-        size = FileSize(model, cfg, layers)
-        most = {name: _shifted(x.ternary.sparsity, FARTHEST) for name, x in layers.items()}
-        _refuse_below(size.of(most), _MOST, size, target)
+        _refuse_unreachable(FileSize(model, cfg, layers), layers, target)
     elif found < (_BELOW - _WITHIN) * target * MIB:
         logging.getLogger("ptq_det").warning(
             "TERNARY.TARGET_MIB is %g, but with %.0f %% zeros in the layers that had as many or "
@@ -201,6 +210,26 @@ def _moved(
     return zeros_at(shift), found
 
 
+def _check_resumed(model, cfg, layers: dict[str, TernaryLayer], target: float) -> None:
+    size = FileSize(model, cfg, layers)
+    if size.now <= target * MIB:
+        return
+    if any(not layer.is_ternary() for layer in layers.values()):
+        _refuse_unreachable(size, layers, target)
+    else:
+        logging.getLogger("ptq_det").warning(
+            "TERNARY.TARGET_MIB is %g, but the codes of the checkpoint are final, and the file has "
+            "%.2f MiB: start anew, without --resume, for a smaller one",
+            target,
+            size.now / MIB,
+        )
+
+
+def _refuse_unreachable(size: FileSize, layers: dict[str, TernaryLayer], target: float) -> None:
+    most = {name: _shifted(x.ternary.sparsity, FARTHEST) for name, x in layers.items()}
+    _refuse_below(size.of(most), _MOST, size, target)
+
+
 def _is_measured(sparsity: float) -> bool:
     return any(math.isclose(sparsity, value, rel_tol=1e-6) for value in SPARSITIES)
 
@@ -213,9 +242,9 @@ def _shifted(own: float, shift: float) -> float:
 def _refuse_below(smallest: int, most: float, size: FileSize, target: float) -> None:
     if smallest > target * MIB:
         raise InputError(
-            f"TERNARY.TARGET_MIB is {target:g}, but with {most:.0%} zeros in every layer "
-            f"the packed file has {smallest / MIB:.2f} MiB already, {size.rest / MIB:.2f} of them "
-            "for what is not ternary: ask for more than that"
+            f"TERNARY.TARGET_MIB is {target:g}, but with {most:.0%} zeros in the layers whose "
+            f"zeros it sets the packed file has {smallest / MIB:.2f} MiB already, "
+            f"{size.rest / MIB:.2f} of them for what is not ternary: ask for more than that"
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.layers import FrozenBatchNorm2d
@@ -20,12 +19,12 @@ from ..errors import InputError
 from ..files import replacing
 from ..lazy import settings_in
 from ..settings import TernarySettings
-from ..sizing.target import BATCHES, choose_zeros, keep_size, move_zeros
 from ..ternary.activations import PACT
 from ..ternary.norms import find_norms, fold_norms
 from ..ternary.schedule import Stage, pruning_ratio, stage_at
 from ..ternary.statistics import TernaryStatistics
 from ..ternary.ternarize import check_trained, ternarize, ternary_layers, unwrap
+from .asked_size import AskedSize
 from .distillation import DistillationHook
 
 __all__ = ["PTQHook"]
@@ -37,8 +36,9 @@ class PTQHook(HookBase):
     Works with any trainer of Detectron2. All it does to weights happens before a step and is a
     function of the iteration and the weights (and, with ``TERNARY.COMPENSATION`` and before the
     first iteration only, of training pictures), so it may be registered anywhere, needs no state in
-    a checkpoint, and processes agree without a broadcast. ``TernaryTrainer`` places it before the
-    hooks that save and evaluate.
+    a checkpoint, and processes agree without a broadcast; but for zeros that were chosen or moved
+    for ``TERNARY.TARGET_MIB``, which the first process gives to all, and layers keep in the
+    checkpoint. ``TernaryTrainer`` places it before the hooks that save and evaluate.
 
     Scalars in the event storage: ``ternary/sparsity``, ``ternary/bits_per_weight`` (entropy),
     ``ternary/discrepancy`` (‖w − ŵ‖ / ‖w‖) and ``ternary/sign_flips`` (fraction of codes that
@@ -74,7 +74,8 @@ class PTQHook(HookBase):
             setup_logger(name="ptq_det")
 
     def before_train(self):
-        if not ternary_layers(self.trainer.model):
+        was_ternary = bool(ternary_layers(self.trainer.model))
+        if not was_ternary:
             self._ternarize_loaded_model()
         is_full = isinstance(self.cfg, CfgNode)
         check_trained(self.trainer.model, self.cfg if is_full else self.settings)
@@ -83,56 +84,15 @@ class PTQHook(HookBase):
         self._refuse_unoptimized()
         self._warn_of_idle_keys()
         self._warn_of_frozen_norms()
-        if self.settings.target_mib:
-            self._choose_zeros()
-        elif self.trainer.start_iter > 0:
-            self._refuse_left_zeros()
-        if self.settings.compensates and self.trainer.start_iter == 0:
+        self._size = AskedSize(self.trainer.model, self.cfg, self._output_dir)
+        if self.trainer.start_iter > 0:
+            self._size.resume(was_ternary)
+            return
+        self._size.begin(self._batches)
+        if self.settings.compensates:
             # A trial of a few iterations is not to wait for more batches than it trains on.
             count = min(self.settings.compensation, self.trainer.max_iter)
             compensate_model(self.trainer.model, self._batches(count), count)
-
-    def _choose_zeros(self) -> None:
-        target = self.settings.target_mib
-        if self.trainer.start_iter == 0:
-            if self.settings.sparsity_overrides:
-                move_zeros(self.trainer.model, self.cfg, target)
-            else:
-                choose_zeros(self.trainer.model, self.cfg, self._batches(BATCHES), target)
-            self._write_zeros()
-        elif not any(layer.is_chosen for layer in self._layers.values()):
-            raise InputError(
-                "the checkpoint is of a training without TERNARY.TARGET_MIB, so that no zeros were "
-                "chosen for it; go on without that key, or start anew, without --resume"
-            )
-
-    def _refuse_left_zeros(self) -> None:
-        left = [x for x in self._layers.values() if x.ternary.left is not None]
-        if any(not layer.is_ternary() for layer in left):
-            raise InputError(
-                "the checkpoint is of a training with TERNARY.TARGET_MIB, and the zeros that were "
-                "chosen for it would be lost; go on with that key, or start anew, without --resume"
-            )
-
-    def _keep_size(self) -> None:
-        """Before codes are final: what is done to weights after it leaves the file its size."""
-        if not self.settings.target_mib:
-            return
-        if any(x.is_chosen and not x.is_ternary() for x in self._layers.values()):
-            by_hand = bool(self.settings.sparsity_overrides)
-            keep_size(self.trainer.model, self.cfg, self.settings.target_mib, by_hand)
-            self._write_zeros()
-
-    def _write_zeros(self) -> None:
-        if not self._output_dir or not comm.is_main_process():
-            return
-        path = Path(self._output_dir) / "zeros_by_layer.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        zeros = [[n, round(x.ternary.sparsity, 6)] for n, x in self._layers.items() if x.is_chosen]
-        with replacing(path) as scratch:
-            keys = {"TARGET_MIB": 0.0, "SPARSITY_OVERRIDES": zeros}
-            scratch.write_text(yaml.safe_dump({"TERNARY": keys}, sort_keys=False))
-        self._logger.info("Zeros of each layer, as a config has them: %s", path)
 
     def _batches(self, count: int) -> Iterable[list[dict]]:
         """What the trainer trains on, from its start; what it reads itself is left to it.
@@ -145,8 +105,9 @@ class PTQHook(HookBase):
         loader = getattr(self.trainer, "data_loader", None)
         if loader is None:
             raise InputError(
-                f"{self.trainer.__class__.__name__} has no data_loader to compensate on; give it "
-                "that attribute, or set TERNARY.COMPENSATION 0"
+                f"{self.trainer.__class__.__name__} has no data_loader, whose pictures "
+                "compensation looks at and the choice of zeros for a size; give it that attribute, "
+                "or set TERNARY.COMPENSATION 0 and TERNARY.TARGET_MIB 0.0"
             )
         if iter(loader) is not loader:
             return loader
@@ -159,9 +120,10 @@ class PTQHook(HookBase):
         stage = stage_at(iteration, max_iter, settings.prune_end, settings.freeze_start)
         ratio = pruning_ratio(iteration, max_iter, settings.prune_end)
         begins = stage is not self._stage
-        if begins and stage is Stage.FROZEN:
+        is_last = iteration + 1 == max_iter
+        if stage is Stage.FROZEN if begins else is_last:
             self._set(Stage.TERNARY, ratio)  # codes are those of latent weights until they are kept
-            self._keep_size()
+            self._size.keep()
         self._set(stage, ratio)
         if begins:
             self._enter(stage)
@@ -178,8 +140,6 @@ class PTQHook(HookBase):
             layer.forget()
 
     def after_step(self):
-        if self.trainer.iter + 1 == self.trainer.max_iter and self._stage is not Stage.FROZEN:
-            self._keep_size()
         if not self._measures():
             return
         self._refuse_useless_activations()

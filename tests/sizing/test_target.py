@@ -18,30 +18,9 @@ from ptq_det.packing.packed_model import PackedModel
 from ptq_det.sizing import target as target_module
 from ptq_det.ternary.ternarize import ternary_layers
 from ptq_det.training.processes import leave_process_group
+from tests.conftest import trained
 
 pytestmark = pytest.mark.usefixtures("device")
-
-
-@pytest.fixture
-def sized(cfg, monkeypatch):
-    """A config with few ternary layers, measured at few zeros."""
-    monkeypatch.setattr(target_module, "SPARSITIES", (0.4, 0.6, 0.8, 0.95))
-    monkeypatch.setattr(target_module, "BATCHES", 1)
-    cfg.TERNARY.SKIP = ["backbone.bottom_up.*", "roi_heads.mask_head.deconv"]
-    cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 48
-    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 48
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
-    cfg.TERNARY.PRUNE_END, cfg.TERNARY.FREEZE_START, cfg.SOLVER.MAX_ITER = 0.0, 0.5, 4
-    cfg.TERNARY.SPARSITY_OVERRIDES = []
-    return cfg
-
-
-def trained(cfg, resume=False):
-    trainer = TernaryTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
 
 
 def size_of(trainer) -> float:
@@ -95,7 +74,7 @@ def test_zeros_by_hand_are_moved_to_the_size(target, sized, monkeypatch):
     own = {name: layer.ternary.sparsity for name, layer in layers.items()}
     assert {0.0, 0.3, 0.6, 0.85} == set(own.values())
     sized.TERNARY.TARGET_MIB, sized.SOLVER.BASE_LR = target, 0.1
-    monkeypatch.setattr("ptq_det.training.hooks.choose_zeros", None)  # no gradients, no batches
+    monkeypatch.setattr("ptq_det.training.asked_size.choose_zeros", None)  # nor gradients
     trainer = trained(sized)
     assert 0.99 * target <= size_of(trainer) <= target
     layers = ternary_layers(trainer.model)
@@ -163,7 +142,7 @@ def test_a_stopped_training_goes_on_with_its_zeros(sized, monkeypatch):
     wanted = {name: value.clone() for name, value in whole.model.state_dict().items()}
     assert any(name.endswith(".sparsity") for name in wanted)
     Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
-    monkeypatch.setattr("ptq_det.training.hooks.choose_zeros", None)  # not called again
+    monkeypatch.setattr("ptq_det.training.asked_size.choose_zeros", None)  # not called again
     again = trained(sized, resume=True)
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, wanted[name]), name
@@ -192,28 +171,6 @@ def test_latent_weights_are_evaluated_with_the_zeros_of_their_training(sized):
     packed = PackedModel.of(model, sized)
     assert set(packed.layers) >= set(codes)
     assert not any(name.endswith(".sparsity") for name in packed.state_dict())
-
-
-def test_a_checkpoint_without_zeros_is_not_gone_on_from(sized):
-    sized.SOLVER.CHECKPOINT_PERIOD = 2
-    trained(sized)
-    Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
-    sized.TERNARY.TARGET_MIB = 0.165
-    with pytest.raises(InputError, match=r"a training without TERNARY\.TARGET_MIB"):
-        trained(sized, resume=True)
-
-
-@pytest.mark.parametrize("last", [1, 3])
-def test_zeros_of_a_checkpoint_are_not_lost(last, sized):
-    sized.TERNARY.TARGET_MIB, sized.SOLVER.CHECKPOINT_PERIOD = 0.165, 2
-    trained(sized)
-    Path(sized.OUTPUT_DIR, "last_checkpoint").write_text(f"model_000000{last}.pth")
-    sized.TERNARY.TARGET_MIB, sized.SOLVER.MAX_ITER = 0.0, 6
-    if last == 1:
-        with pytest.raises(InputError, match=r"of a training with TERNARY\.TARGET_MIB"):
-            trained(sized, resume=True)
-    else:  # its codes are frozen
-        trained(sized, resume=True)
 
 
 def test_zeros_that_were_written_give_the_same_codes_without_a_size(sized):
