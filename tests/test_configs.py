@@ -83,7 +83,7 @@ def test_the_abstracts_recipe_is_without_what_this_project_adds():
     for path in paths:
         settings = TernarySettings.from_cfg(read(path))
         assert settings.compensation == 0 and settings.distillation == 0
-        assert settings.prune_end == 0.1 and settings.decay == 1e-3
+        assert settings.prune_end == 0.1 and settings.decay == 1e-2
         assert read(path).SOLVER.BASE_LR == 2e-4
 
 
