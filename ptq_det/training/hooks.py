@@ -120,8 +120,8 @@ class PTQHook(HookBase):
         stage = stage_at(iteration, max_iter, settings.prune_end, settings.freeze_start)
         ratio = pruning_ratio(iteration, max_iter, settings.prune_end)
         begins = stage is not self._stage
-        is_last = iteration + 1 == max_iter
-        if stage is Stage.FROZEN if begins else is_last:
+        moves_zeros = begins if stage is Stage.FROZEN else iteration + 1 == max_iter
+        if moves_zeros:
             self._set(Stage.TERNARY, ratio)  # codes are those of latent weights until they are kept
             self._size.keep()
         self._set(stage, ratio)

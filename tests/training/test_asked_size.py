@@ -9,6 +9,7 @@ from ptq_det import PTQHook, pack_model, ternarize
 from ptq_det.errors import InputError
 from ptq_det.files import MIB
 from ptq_det.modeling.meta_arch import build_float_model
+from ptq_det.sizing.target import keep_size
 from ptq_det.ternary.ternarize import ternary_layers
 from tests.conftest import trained
 
@@ -92,6 +93,23 @@ def test_zeros_that_a_late_hook_moves_are_in_the_last_checkpoint(sized):
     assert len({layer.ternary.sparsity for layer in layers.values()}) > 1
     for name, layer in layers.items():
         assert float(saved[f"{name}.sparsity"]) == layer.ternary.sparsity, name
+
+
+@pytest.mark.parametrize("prune_end, freeze_start", [(0.0, 0.5), (0.0, 1.0), (0.75, 1.0)])
+def test_zeros_move_once_more(prune_end, freeze_start, sized, monkeypatch):
+    moved = []
+
+    def keep(*args):
+        moved.append(None)
+        keep_size(*args)
+
+    monkeypatch.setattr("ptq_det.training.asked_size.keep_size", keep)
+    sized.TERNARY.PRUNE_END, sized.TERNARY.FREEZE_START = prune_end, freeze_start
+    sized.TERNARY.SPARSITY, sized.TERNARY.TARGET_MIB = 0.6, 0.16
+    sized.TERNARY.SPARSITY_OVERRIDES = [["*.fpn_lateral2", 0.0]]
+    sized.TERNARY.COMPENSATION = 0
+    trained(sized)
+    assert len(moved) == 1
 
 
 def test_zeros_that_came_before_the_ternary_layers_are_missed(sized):
