@@ -1,19 +1,15 @@
 """Zeros for the size that ``TERNARY.TARGET_MIB`` asks for, over a fine-tuning."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
-from detectron2.config import CfgNode
 from detectron2.utils import comm
-from omegaconf import DictConfig
 from torch import nn
 
 from ..errors import InputError
 from ..files import replacing
-from ..lazy import settings_in
 from ..settings import TernarySettings
 from ..sizing.target import BATCHES, check_resumed, choose_zeros, keep_size, move_zeros
 from ..ternary.ternarize import ternary_layers
@@ -26,20 +22,15 @@ class AskedSize:
 
     Args:
         model: with ternary layers.
-        cfg: as :func:`ptq_det.pack_model` takes it.
+        cfg: what the file is packed with, as :func:`ptq_det.pack_model` takes it.
+        settings: those of ``cfg``.
         output_dir: folder for ``zeros_by_layer.yaml``; without one it is not written.
 
     Raises:
         InputError: the model became ternary without the key.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cfg: CfgNode | DictConfig | TernarySettings | Mapping[str, Any],
-        output_dir: str | None,
-    ):
-        settings = settings_in(cfg)
+    def __init__(self, model: nn.Module, cfg, settings: TernarySettings, output_dir: str | None):
         self._model, self._cfg, self._output_dir = model, cfg, output_dir
         self._layers = ternary_layers(model)
         self._target = settings.target_mib

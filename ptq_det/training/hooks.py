@@ -84,7 +84,7 @@ class PTQHook(HookBase):
         self._refuse_unoptimized()
         self._warn_of_idle_keys()
         self._warn_of_frozen_norms()
-        self._size = AskedSize(self.trainer.model, self.cfg, self._output_dir)
+        self._size = AskedSize(self.trainer.model, self.cfg, self.settings, self._output_dir)
         if self.trainer.start_iter > 0:
             self._size.resume(was_ternary)
             return

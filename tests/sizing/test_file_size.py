@@ -18,3 +18,4 @@ def test_it_is_the_size_of_the_file_that_packing_writes(cfg, tmp_path):
         written = os.path.getsize(tmp_path / "model.safetensors")
         # Offsets in the header have more or fewer digits.
         assert abs(size.of(dict.fromkeys(layers, sparsity)) - written) <= 256
+        assert FileSize(model, cfg, layers).now == written

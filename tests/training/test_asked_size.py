@@ -16,8 +16,8 @@ from tests.conftest import trained
 pytestmark = pytest.mark.usefixtures("device")
 
 
-class PlainTrainer(DefaultTrainer):
-    """A user's own trainer, with the hook behind its own."""
+class LateTrainer(DefaultTrainer):
+    """A user's own trainer: ternary after a checkpoint is loaded, with the hook behind its own."""
 
     def __init__(self, cfg):
         super().__init__(cfg)
@@ -86,7 +86,7 @@ def test_zeros_that_a_late_hook_moves_are_in_the_last_checkpoint(sized):
     sized.TERNARY.TARGET_MIB, sized.TERNARY.FREEZE_START = 0.16, 1.0
     sized.TERNARY.SPARSITY, sized.TERNARY.SPARSITY_OVERRIDES = 0.6, [["*.fc1", 0.85]]
     sized.SOLVER.BASE_LR = 0.1
-    trainer = PlainTrainer(sized)
+    trainer = LateTrainer(sized)
     trainer.train()
     saved = torch.load(Path(sized.OUTPUT_DIR, "model_final.pth"))["model"]
     layers = ternary_layers(trainer.model)
@@ -114,19 +114,19 @@ def test_zeros_move_once_more(prune_end, freeze_start, sized, monkeypatch):
 
 def test_zeros_that_came_before_the_ternary_layers_are_missed(sized):
     sized.TERNARY.TARGET_MIB, sized.SOLVER.CHECKPOINT_PERIOD = 0.18, 2
-    PlainTrainer(sized).train()
+    LateTrainer(sized).train()
     Path(sized.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
-    trainer = PlainTrainer(sized)
+    trainer = LateTrainer(sized)
     trainer.resume_or_load(resume=True)
     with pytest.raises(InputError, match="became ternary after the checkpoint was loaded"):
         trainer.train()
 
 
 def test_layers_without_a_place_for_zeros_are_refused(sized):
-    trainer = PlainTrainer(sized)
-    ternarize(trainer.model, sized)
+    without = sized.clone()
     sized.TERNARY.TARGET_MIB = 0.18
-    trainer.register_hooks([PTQHook(sized)])
+    trainer = LateTrainer(sized)
+    ternarize(trainer.model, without)
     with pytest.raises(InputError, match=r"became ternary without TERNARY\.TARGET_MIB"):
         trainer.train()
     assert trainer.storage.iter == 0
